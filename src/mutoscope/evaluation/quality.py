@@ -12,7 +12,7 @@ from mutoscope.errors import InputError
 def psnr(video_BCTHW: Tensor, other_BCTHW: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each clip, in dB, shape (B,); infinite for equal clips.
 
-    Pixels are in [-1, 1], so the peak-to-peak range is 2: 10 log10(4 / mse), the error averaged over the clip.
+    Pixels are in [-1, 1], so the peak-to-peak range is 2: 10 log10(4 / mse), averaged over the clip.
     """
     _need_equal_shapes(video_BCTHW, other_BCTHW)
     error_B = (video_BCTHW - other_BCTHW).double().pow(2).flatten(1).mean(1)
