@@ -1,0 +1,178 @@
+"""The optimisers of all recipes: Muon for hidden matrices, AdamW for everything else, one schedule."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from mutoscope.errors import InputError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Rates are per step at the plateau of the schedule; steps are those of the whole run."""
+
+    steps: int = 2400
+    kind: Literal["muon", "adamw"] = "muon"
+    muon_lr: float = 2e-3
+    adamw_lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-10
+    momentum: float = 0.95
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest norm of the whole gradient
+    warmup: int = 50  # steps from 0 to the plateau
+    plateau: float = 0.6  # share of the run after which the rate falls
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    final: float = 0.02  # rate at the end, as a share of the plateau
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "muon_lr", "adamw_lr", "clip", "eps"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}: it must be above 0.")
+        for name in ("plateau", "final", "momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}: it must lie in 0 to 1.")
+        if not 0 <= self.warmup < self.steps:
+            raise InputError(
+                f"optimizer.warmup is {self.warmup}: it must be below optimizer.steps ({self.steps})."
+            )
+
+
+def learning_rate(step: int, config: OptimizerConfig) -> float:
+    """Factor in (0, 1] for the update that makes step `step` (1 is the first): warm-up, plateau, fall."""
+    if step <= config.warmup:
+        return step / (config.warmup + 1)
+    begin = max(config.plateau * config.steps, config.warmup)
+    fall = min(max((step - begin) / max(config.steps - begin, 1), 0.0), 1.0)
+    match config.decay:
+        case "constant":
+            shape = 1.0
+        case "linear":
+            shape = 1 - fall
+        case "cosine":
+            shape = (1 + math.cos(math.pi * fall)) / 2
+    return config.final + (1 - config.final) * shape
+
+
+def build_optimizers(modules: Mapping[str, nn.Module], config: OptimizerConfig) -> list[Optimizer]:
+    """Muon on the 2-D weights of linear layers inside blocks, AdamW on the rest.
+
+    "Inside blocks" means inside an nn.ModuleList: embeddings, the first and last projections, norms, biases,
+    tables and convolutions go to AdamW, as advised by the authors of Muon (Jordan et al. 2024).
+    """
+    hidden: dict[int, Tensor] = {}
+    if config.kind == "muon":
+        for module in modules.values():
+            for blocks in module.modules():
+                if isinstance(blocks, nn.ModuleList):
+                    linears = [layer for layer in blocks.modules() if isinstance(layer, nn.Linear)]
+                    hidden.update(
+                        (id(layer.weight), layer.weight) for layer in linears if layer.weight.requires_grad
+                    )
+    rest: dict[int, Tensor] = {
+        id(parameter): parameter
+        for module in modules.values()
+        for parameter in module.parameters()
+        if parameter.requires_grad and id(parameter) not in hidden
+    }
+    # Weight decay pulls norms, biases and tables to 0 for no benefit: matrices only.
+    groups = [
+        {"params": [p for p in rest.values() if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest.values() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    optimizers: list[Optimizer] = []
+    if groups:
+        optimizers.append(AdamW(groups, lr=config.adamw_lr, betas=config.betas, eps=config.eps, fused=True))
+    if hidden:
+        optimizers.append(Muon(hidden.values(), config.muon_lr, config.momentum, config.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["plateau_lr"] = group["lr"]
+    return optimizers
+
+
+def set_learning_rate(optimizers: Iterable[Optimizer], step: int, config: OptimizerConfig) -> float:
+    """Give every group its rate for the update that makes step `step`; returns the factor."""
+    factor = learning_rate(step, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["plateau_lr"] * factor
+    return factor
+
+
+def clip_gradients(optimizers: Iterable[Optimizer], largest: float) -> float:
+    """Scale all gradients to a joint norm of at most `largest`; returns the norm before (may be NaN, Inf)."""
+    grads = [
+        parameter.grad
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    ]
+    norm = torch.nn.utils.get_total_norm(grads)
+    if torch.isfinite(norm):
+        torch._foreach_mul_(grads, torch.clamp(largest / (norm + 1e-6), max=1.0))
+    return float(norm)
+
+
+class Muon(Optimizer):
+    """Momentum, orthogonalised (Jordan et al. 2024), at the RMS of an AdamW update (Liu et al. 2025).
+
+    The update of torch.optim.Muon(adjust_lr_fn="match_rms_adamw"), with two differences that matter on a
+    CPU: matrices of one shape are orthogonalised as one batch, and in fp32 (bf16 is slower without AMX).
+    """
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every matrix that has a gradient."""
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for (rows, columns), matrices in by_shape.items():
+                directions = orthogonalised(self._momentum(matrices, group["momentum"]))
+                lr = group["lr"]
+                torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
+                torch._foreach_add_(matrices, directions, alpha=-lr * 0.2 * math.sqrt(max(rows, columns)))
+
+    def _momentum(self, matrices: list[Tensor], momentum: float) -> list[Tensor]:
+        """Nesterov momentum of each matrix."""
+        grads = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        buffers = []
+        for matrix in matrices:
+            state: dict[str, Any] = self.state[matrix]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(matrix)
+            buffers.append(state["momentum"])
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        return list(torch._foreach_lerp(grads, buffers, momentum))
+
+
+def orthogonalised(matrices: list[Tensor], rounds: int = 5) -> list[Tensor]:
+    """Each matrix of one shape with its singular values moved near 1 (0.7 to 1.2), directions kept.
+
+    Newton-Schulz with the quintic of Jordan et al. 2024.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices[0].shape[0] > matrices[0].shape[1]
+    x = torch.stack([matrix.mT if tall else matrix for matrix in matrices])
+    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return list((x.mT if tall else x).unbind())
