@@ -1,0 +1,57 @@
+"""Files that are whole or absent: write to a temporary name in the same folder, fsync, rename.
+
+A crash, a kill or a full disk never leaves half a file under the final name, and never harms the one that was
+there before. What can remain after `kill -9` is a hidden `.NAME.*.tmp` beside it.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from mutoscope.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends well it is synced to disk and renamed to `path`.
+
+    When the block raises, the temporary file is removed and `path` is as it was. An OSError (no folder, no
+    permission, no space) becomes an InputError that names `path`.
+    """
+    if path.is_dir():
+        raise InputError(f"Cannot write {path}: a folder is there; give the name of a file.")
+    partial = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield partial
+        sync(partial)
+        os.replace(partial, path)
+        sync(path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> Path:
+    """Write `data` to `path`, whole or not at all. Raises InputError when the place cannot be written."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+    return path
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to keep what was written to a file, or the names within a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The sentence for a place that cannot be written."""
+    reason = (error.strerror or type(error).__name__).lower()
+    return InputError(f"Cannot write {path}: {reason}; free some space or choose another place.")
