@@ -1,0 +1,264 @@
+"""What is asked for: a Request with gaps, and the Recipe in which every gap is filled.
+
+Nothing here needs torch, so that a mistake is told before any weights are read.
+"""
+
+import hashlib
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mutoscope.errors import InputError
+
+# The names of diffusion.sampler.SAMPLERS (a test compares them); listed here to be checked without torch.
+SAMPLERS = ("euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc")
+
+SIDES = (16, 8192)
+FRAMES = (1, 100_000)
+FPS = (0.1, 240.0)
+STEPS = (1, 1000)
+GUIDANCE = (0.0, 100.0)
+SEEDS = (0, 2**63 - 1)
+PROMPT_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip that somebody wants; None means the model's own default.
+
+    `width` and `height` are pixels of the result; sizes off the model's grid are rounded up for the model and
+    cropped afterwards. Give the length as `frames` or as `seconds` (times `fps`, at least one frame), not both.
+    `guidance` is the classifier-free guidance scale, 1 = none. `negative` takes the place of the null text.
+    `seed` None draws one; the recipe of the clip tells it. `image` and `last_image` are files whose picture
+    becomes the first and the last frame. Raises InputError for values outside their range.
+    """
+
+    prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    seed: int | None = None
+    negative: str = ""
+    seconds: float | None = None
+    image: Path | None = None
+    last_image: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("prompt", self.prompt)
+        _check_text("negative prompt", self.negative)
+        if self.frames is not None and self.seconds is not None:
+            raise InputError(
+                f"Both frames ({self.frames}) and seconds ({self.seconds:g}) are given; a clip has one length, drop one."
+            )
+        _check_whole("width", self.width, SIDES)
+        _check_whole("height", self.height, SIDES)
+        _check_whole("frames", self.frames, FRAMES)
+        _check_whole("steps", self.steps, STEPS)
+        _check_whole("seed", self.seed, SEEDS)
+        _check_real("fps", self.fps, FPS)
+        _check_real("guidance", self.guidance, GUIDANCE)
+        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise InputError(f"seconds is {self.seconds:g}; a clip lasts more than 0 seconds, for example 2.")
+        if self.sampler is not None and self.sampler not in SAMPLERS:
+            raise InputError(f"There is no sampler {self.sampler!r}; {suggestion(self.sampler, SAMPLERS)}")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model makes of a request that names only a prompt."""
+
+    width: int = 64
+    height: int = 64
+    frames: int = 17
+    fps: float = 8.0
+    steps: int = 30
+    guidance: float = 4.0
+    sampler: str = "dpmpp_2m"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A request with nothing left open: together with the weights it determines every pixel of the clip.
+
+    Images are named by path and by the sha256 of the file. `stopped` is the number of steps after which a clip
+    was stopped early, None for a finished one.
+    """
+
+    prompt: str
+    expanded_prompt: str
+    negative: str
+    width: int
+    height: int
+    frames: int
+    fps: float
+    steps: int
+    guidance: float
+    sampler: str
+    seed: int
+    image: str | None = None
+    image_sha256: str | None = None
+    last_image: str | None = None
+    last_image_sha256: str | None = None
+    stopped: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.fps
+
+    @property
+    def size(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Latent frames, rows and columns that cover a clip, and how many pixels each covers.
+
+    The first latent frame holds one frame, every other `strides[0]`; the grid is a multiple of the model's patch.
+    """
+
+    frames: int
+    height: int
+    width: int
+    strides: tuple[int, int, int]
+
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """Frames, height and width of the decoded clip before it is cropped."""
+        time, rows, columns = self.strides
+        return 1 + (self.frames - 1) * time, self.height * rows, self.width * columns
+
+
+def cover(recipe: Recipe, strides: tuple[int, int, int], patch: tuple[int, int, int]) -> Grid:
+    """The smallest grid that holds the clip: each axis rounded up to whole patches of latents."""
+    frames = 1 + _ceil(recipe.frames - 1, strides[0])
+    return Grid(
+        frames=_ceil(frames, patch[0]) * patch[0],
+        height=_ceil(recipe.height, strides[1] * patch[1]) * patch[1],
+        width=_ceil(recipe.width, strides[2] * patch[2]) * patch[2],
+        strides=strides,
+    )
+
+
+def fill(request: Request, defaults: Defaults) -> Recipe:
+    """The recipe of a request: defaults for what is open, a drawn seed, seconds turned into frames.
+
+    Raises InputError when the length is out of range or an image file cannot be read.
+    """
+    fps = defaults.fps if request.fps is None else float(request.fps)
+    if request.seconds is not None:
+        frames = max(1, round(request.seconds * fps))
+        if frames > FRAMES[1]:
+            raise InputError(
+                f"{request.seconds:g} seconds at {fps:g} fps are {frames} frames, at most {FRAMES[1]} are made; ask for less."
+            )
+    else:
+        frames = defaults.frames if request.frames is None else request.frames
+    return Recipe(
+        prompt=request.prompt,
+        expanded_prompt=request.prompt,
+        negative=request.negative,
+        width=defaults.width if request.width is None else request.width,
+        height=defaults.height if request.height is None else request.height,
+        frames=frames,
+        fps=fps,
+        steps=defaults.steps if request.steps is None else request.steps,
+        guidance=defaults.guidance if request.guidance is None else float(request.guidance),
+        sampler=defaults.sampler if request.sampler is None else request.sampler,
+        seed=secrets.randbelow(1_000_000) if request.seed is None else request.seed,
+        image=None if request.image is None else str(request.image),
+        image_sha256=None if request.image is None else file_sha256(request.image),
+        last_image=None if request.last_image is None else str(request.last_image),
+        last_image_sha256=None if request.last_image is None else file_sha256(request.last_image),
+    )
+
+
+def request_of(recipe: Recipe) -> Request:
+    """The request that leads to this recipe again (expansion, hashes and early stop aside)."""
+    return Request(
+        prompt=recipe.prompt,
+        width=recipe.width,
+        height=recipe.height,
+        frames=recipe.frames,
+        fps=recipe.fps,
+        steps=recipe.steps,
+        guidance=recipe.guidance,
+        sampler=recipe.sampler,
+        seed=recipe.seed,
+        negative=recipe.negative,
+        image=None if recipe.image is None else Path(recipe.image),
+        last_image=None if recipe.last_image is None else Path(recipe.last_image),
+    )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height from "WxH". Raises InputError for anything else."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 2 or not all(part.strip().lstrip("+-").isdecimal() for part in parts):
+        raise InputError(f"The size {text!r} is not WIDTHxHEIGHT in pixels; write for example 64x64.")
+    width, height = (int(part) for part in parts)
+    _check_whole("width", width, SIDES)
+    _check_whole("height", height, SIDES)
+    return width, height
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, and all of them."""
+    from difflib import get_close_matches  # slow to import, needed only for a mistake
+
+    near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    names = ", ".join(known)
+    return f"did you mean {near[0]!r}? Known: {names}." if near else f"choose one of {names}."
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file. Raises InputError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"Cannot read {str(path)!r} ({reason}); check the name and the permissions."
+        ) from error
+
+
+def _ceil(value: int, step: int) -> int:
+    return -(-value // step)
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > PROMPT_CHARACTERS:
+        raise InputError(
+            f"The {name} has {len(text)} characters, at most {PROMPT_CHARACTERS} are read; shorten it."
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"The {name} {text!r} is not valid Unicode; retype it in UTF-8.") from error
+
+
+def _check_whole(name: str, value: int | None, limits: tuple[int, int]) -> None:
+    low, high = limits
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
+    if not low <= value <= high:
+        raise InputError(f"{name} is {value}; choose a whole number from {low} to {high}.")
+
+
+def _check_real(name: str, value: float | None, limits: tuple[float, float]) -> None:
+    low, high = limits
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+    if not low <= value <= high:  # false for nan too
+        raise InputError(f"{name} is {value:g}; choose a number from {low:g} to {high:g}.")

@@ -1,0 +1,125 @@
+"""What a person reads: labelled notes, and while a clip is made a bar and a moving picture (plain lines in a file)."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mutoscope.diffusion.sampler import StepInfo
+    from mutoscope.models.vae import VAE
+
+PICTURE = (44, 24)  # columns and pixel rows of the preview; two pixel rows share a line
+PLAIN_SECONDS = 5.0  # a plain line at most this often
+
+
+class Say:
+    """Prints notes for people, or only paths (`quiet`), or only one JSON object per line (`as_json`)."""
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self.console = Console(highlight=False, soft_wrap=False)
+
+    @property
+    def for_people(self) -> bool:
+        return not (self.as_json or self.quiet)
+
+    def note(self, label: str, text: str) -> None:
+        """A label and a text that wraps beside it."""
+        if self.for_people:
+            self.table({label: text})
+
+    def table(self, rows: Mapping[str, object]) -> None:
+        """Labels and values, one line each."""
+        widest = max(8, *map(len, rows))
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(min_width=widest, no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, value in rows.items():
+            grid.add_row(Text(label, style="bold"), Text(str(value)))
+        self.console.print(grid)
+
+    def result(self, path: Path, line: Mapping[str, object]) -> None:
+        """The file that was made: its path when quiet, `line` as JSON when asked for."""
+        if self.as_json:
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+        elif self.quiet:
+            print(path, flush=True)
+
+
+class Progress:
+    """Step, time a step, time left and, in a colour terminal, what the clip looks like so far.
+
+    A context; call it with every StepInfo.
+    """
+
+    def __init__(self, say: Say, vae: "VAE") -> None:
+        self.console, self.vae, self.shown = say.console, vae, say.for_people
+        self.colours = self.console.color_system is not None and not self.console.no_color
+        self.live: Live | None = None
+        self.start = self.last_line = time.perf_counter()
+
+    def __enter__(self) -> "Progress":
+        if self.shown and self.console.is_terminal:
+            self.live = Live(console=self.console, transient=True, auto_refresh=False)
+            self.live.start()
+        self.start = self.last_line = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def __call__(self, info: "StepInfo") -> None:
+        if not self.shown:
+            return
+        now = time.perf_counter()
+        line = progress_line(info.step, info.steps, now - self.start, self.console.width if self.live else 0)
+        if self.live:
+            text = Text(line, no_wrap=True)
+            self.live.update(Group(self.look(info), text) if self.colours else text, refresh=True)
+        elif now - self.last_line >= PLAIN_SECONDS or info.step == info.steps:
+            self.last_line = now
+            self.console.print(line)
+
+    def look(self, info: "StepInfo") -> Text:
+        """The next latent frame of the clip, so that the picture moves with the steps."""
+        from mutoscope.generation.preview import shrink, thumbnail
+
+        image_HWC = thumbnail(self.vae, info.x0[0], info.step % info.x0.shape[2])
+        return half_blocks(shrink(image_HWC, min(PICTURE[0], self.console.width - 1), PICTURE[1]))
+
+
+def progress_line(step: int, steps: int, elapsed: float, width: int) -> str:
+    """ "[####----] 9/20  0.05 s/step  left 0:01", the bar as wide as `width` columns allow (0: no bar)."""
+    pace = elapsed / step
+    left = round(pace * (steps - step))
+    words = f"{step}/{steps}  {pace:.2f} s/step  left {left // 60}:{left % 60:02d}"
+    cells = min(30, width - len(words) - 4)
+    if cells < 5:
+        return f"step {words}"
+    done = cells * step // steps
+    return f"[{'#' * done}{'-' * (cells - done)}] {words}"
+
+
+def half_blocks(image_HWC: "np.ndarray") -> Text:
+    """An image as coloured half blocks: each character shows two pixels, one above the other."""
+    lines = []
+    rows = len(image_HWC) // 2 * 2
+    for upper, lower in zip(image_HWC[0:rows:2].tolist(), image_HWC[1:rows:2].tolist(), strict=True):
+        line = Text(no_wrap=True)
+        for (r, g, b), (r2, g2, b2) in zip(upper, lower, strict=True):
+            line.append("▀", style=f"rgb({r},{g},{b}) on rgb({r2},{g2},{b2})")
+        lines.append(line)
+    return Text("\n").join(lines)
