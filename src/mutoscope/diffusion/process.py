@@ -111,7 +111,8 @@ class Process:
         end = self.sigma_of(torch.tensor(float(TIMESTEPS), dtype=torch.float64)).item()
         snr = self.terminal_snr
         if snr is None:
-            snr = EPSILON_TERMINAL_SNR if self.prediction == "epsilon" and end == 1 else 0.0
+            ends_in_noise = self.path == "flow" or self.schedule == "cosine"
+            snr = EPSILON_TERMINAL_SNR if self.prediction == "epsilon" and ends_in_noise else 0.0
         return min(end, 1 / (1 + math.sqrt(snr)) if self.path == "flow" else 1 / math.sqrt(1 + snr))
 
     # -- training --------------------------------------------------------------------------------------------
