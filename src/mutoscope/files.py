@@ -20,19 +20,34 @@ def replacing(path: Path) -> Iterator[Path]:
     When the block raises, the temporary file is removed and `path` is as it was. An OSError (no folder, no
     permission, no space) becomes an InputError that names `path`.
     """
-    if path.is_dir():
-        raise InputError(f"Cannot write {path}: a folder is there; give the name of a file.")
-    partial = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+    partial = partial_name(path)
     try:
         yield partial
-        sync(partial)
-        os.replace(partial, path)
-        sync(path.parent)
+        commit(partial, path)
     except OSError as error:
         raise unwritable(path, error) from error
     finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        discard(partial)
+
+
+def partial_name(path: Path) -> Path:
+    """A fresh hidden name beside `path`. Raises InputError when `path` is a folder."""
+    if path.is_dir():
+        raise InputError(f"Cannot write {path}: a folder is there; give the name of a file.")
+    return path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+
+
+def commit(partial: Path, path: Path) -> None:
+    """Sync a finished file to disk and give it its name, replacing what was there. Raises OSError."""
+    sync(partial)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def discard(partial: Path) -> None:
+    """Remove an unfinished file, if it is there."""
+    with contextlib.suppress(OSError):
+        partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> Path:
