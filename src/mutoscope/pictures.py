@@ -86,7 +86,7 @@ def write_gif(path: Path, frames_THWC: np.ndarray, fps: Fraction, comment: str) 
         duration=[10 * (after - before) for before, after in pairwise(ticks)],
         loop=0,
         comment=comment.encode(),
-        optimize=False,
+        optimize=True,
     )
     return write_atomically(path, data.getvalue())
 
@@ -127,7 +127,7 @@ def _palette(frames_THWC: np.ndarray) -> Image.Image:
     chosen = frames_THWC[:: -(-len(frames_THWC) // 32)]
     step = max(1, int((chosen.size / 3_000_000) ** 0.5 + 0.999))
     sample = np.ascontiguousarray(chosen[:, ::step, ::step]).reshape(-1, chosen[:, :, ::step].shape[2], 3)
-    return Image.fromarray(sample).quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
+    return Image.fromarray(sample).quantize(255, Image.Quantize.MEDIANCUT, kmeans=1)
 
 
 def _indexed(frame_HWC: np.ndarray, palette: Image.Image) -> Image.Image:
