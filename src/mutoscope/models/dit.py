@@ -1,18 +1,19 @@
 """The diffusion transformer: from a noisy latent, its timesteps and a text to the prediction of the process.
 
-The shape is Wan's (Wan Team 2025, arXiv 2503.20314): blocks of modulated self-attention, cross-attention to the text
-and a modulated MLP; one timestep MLP for all blocks plus a small table per block. Our own presets add adaLN-Zero
-initialisation, the pooled text in the modulation, absolute coordinates, and positions in seconds.
+The shape is Wan's (Wan Team 2025, arXiv 2503.20314): blocks of modulated self-attention, cross-attention to
+the text and a modulated MLP; one timestep MLP for all blocks plus a small table per block. Our presets add
+adaLN-Zero initialisation, the pooled text in the modulation, absolute coordinates, and positions in seconds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from mutoscope.errors import InputError
 from mutoscope.models.layers import (
@@ -21,13 +22,18 @@ from mutoscope.models.layers import (
     Attention,
     Layout,
     gated_sum,
-    init_linears,
+    join,
     modulated_norm,
     rotary_table,
     sinusoid,
+    split,
+    xavier_init,
+    zero_init,
 )
 
-COORDINATES = 13  # three octaves of sine and cosine for height and for width, and the mark of the first frame
+Grid = tuple[int, int, int]  # tokens in time, height, width
+
+COORDINATES = 13  # sine and cosine of three octaves for height and for width, and the mark of the first frame
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,11 @@ class DiTConfig:
 
     channels: of the latent, in and out. patch: latent frames, rows, columns of one token.
     text_width: D of the text embeddings it is given. frequency_width: of the sinusoid of the timestep.
-    positions: "seconds" puts latent frames at their time in seconds x base_fps / frame_stride and centres rows and
-        columns; "grid" counts tokens from 0 (Wan). theta: RoPE's longest wavelength over 2 pi, in tokens.
-    pooled_text: add the mean of the text to the modulation. coordinates: add absolute coordinates to the tokens.
+    positions: "seconds" puts latent frames at their time in seconds x base_fps / frame_stride and centres
+        rows and columns; "grid" counts tokens from 0 (Wan).
+    theta: RoPE's longest wavelength over 2 pi, in tokens.
+    pooled_text: add the mean of the text to the modulation.
+    coordinates: add absolute coordinates to the tokens. gelu: of the MLPs, "none" is the exact form.
     zero_init: adaLN-Zero, every block starts as the identity and the prediction as zero.
     """
 
@@ -56,13 +64,14 @@ class DiTConfig:
     frame_stride: int = 4
     pooled_text: bool = True
     coordinates: bool = True
+    gelu: Literal["none", "tanh"] = "none"
     zero_init: bool = True
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2 or self.width // self.heads < 6:
             raise InputError(
-                f"A DiT of width {self.width} cannot have {self.heads} heads: each head needs an even width of 6 or "
-                "more; choose heads = width / 64."
+                f"A DiT of width {self.width} cannot have {self.heads} heads: each head needs an even "
+                "width of 6 or more; choose heads = width / 64."
             )
 
 
@@ -88,8 +97,12 @@ class Block(nn.Module):
         self.attention = Attention(width, config.heads)
         self.text_norm = nn.LayerNorm(width, eps=EPSILON)
         self.text_attention = Attention(width, config.heads)
-        self.mlp = MLP(width, config.mlp_width, width)
+        self.mlp = MLP(width, config.mlp_width, width, config.gelu)
         self.table = nn.Parameter(torch.randn(6, width) / width**0.5)
+        if config.zero_init:
+            xavier_init(self)
+            nn.init.zeros_(self.table)
+            zero_init(self.text_attention.out)  # the one branch without a gate
 
     def forward(
         self, x_SD: Tensor, modulation_F6D: Tensor, layout: Layout, rope: Tensor, text: TextCache, index: int
@@ -98,9 +111,8 @@ class Block(nn.Module):
         y = modulated_norm(x_SD, shift1, scale1, layout)
         y = self.attention(y, *self.attention.keys_values(y, rope), layout, layout, rope)
         x = gated_sum(x_SD, y, gate1, layout)
-        x = x + self.text_attention(
-            self.text_norm(x), text.keys[index], text.values[index], layout, text.layout
-        )
+        y = self.text_norm(x)
+        x = x + self.text_attention(y, text.keys[index], text.values[index], layout, text.layout)
         y = self.mlp(modulated_norm(x, shift2, scale2, layout))
         return gated_sum(x, y, gate2, layout)
 
@@ -116,29 +128,25 @@ class DiT(nn.Module):
         self.time_in = nn.Linear(config.frequency_width, width)
         self.time_out = nn.Linear(width, width)
         self.modulation = nn.Linear(width, 6 * width)
-        self.text = MLP(config.text_width, width, width)
-        self.pooled = MLP(config.text_width, width, width) if config.pooled_text else None
+        self.text = MLP(config.text_width, width, width, config.gelu)
+        self.pooled = MLP(config.text_width, width, width, config.gelu) if config.pooled_text else None
         self.fps = nn.Parameter(torch.zeros(width)) if config.positions == "seconds" else None
         self.coordinates = nn.Linear(COORDINATES, width, bias=False) if config.coordinates else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.table = nn.Parameter(torch.randn(2, width) / width**0.5)
         self.head = nn.Linear(width, values)
         if config.zero_init:
             self._zero_init()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
 
     def _zero_init(self) -> None:
-        """Every gate, the text branch of every block and the prediction start at zero (adaLN-Zero)."""
-        init_linears([self], "xavier")
+        """Every gate and the prediction start at zero (adaLN-Zero); `Block` does its own part."""
+        xavier_init(self)
         for linear in (self.time_in, self.time_out, self.modulation):
             nn.init.normal_(linear.weight, std=0.02)
-        gates = self.modulation.weight.unflatten(0, (6, -1))
-        nn.init.zeros_(self.table)
         with torch.no_grad():
-            gates[[2, 5]] = 0.0
-            for block in self.blocks:
-                block.table.zero_()
-        init_linears([block.text_attention.out for block in self.blocks], "zero")
-        init_linears([self.head], "zero")
+            self.modulation.weight.view(6, self.config.width, -1)[[2, 5]] = 0.0
+        nn.init.zeros_(self.table)
+        zero_init(self.head)
 
     def forward(
         self,
@@ -150,33 +158,111 @@ class DiT(nn.Module):
     ) -> Tensor:
         """Prediction, shaped like the latent.
 
-        timestep: in [0, 1000], per clip (B,) or per latent frame (B, T). text: embeddings (B, L, D) with a mask that
-        is true on real tokens, or the cache of them. fps_B: frame rate of the video, default `base_fps`.
+        timestep: in [0, 1000], per clip (B,) or per latent frame (B, T).
+        text: embeddings (B, L, D) with a mask that is true on real tokens, or the cache of them.
+        fps_B: frame rate of the video, default `base_fps`.
         Raises InputError when the latent does not fit the patch or the channels.
         """
-        batch = latent_BCTHW.shape[0]
-        grid = self._grid(latent_BCTHW.shape[1:])
-        cache = text if isinstance(text, TextCache) else self.cache_text(text, text_mask_BL)
-        tokens = grid[0] * grid[1] * grid[2]
-        per_clip = timestep.ndim == 1
-        rows = 1 if per_clip else grid[0]
+        batch, grid = len(latent_BCTHW), self._grid(latent_BCTHW)
+        tokens, rows = grid[0] * grid[1] * grid[2], grid[0] if timestep.ndim == 2 else 1
         layout = Layout(((batch, tokens),), (None,), ((batch * rows, tokens // rows),))
-        timestep_F = timestep if per_clip else self._per_token_frame(timestep).flatten()
-        condition_FD = self._condition(timestep_F, torch.arange(batch).repeat_interleave(rows), cache, fps_B)
-        x_SD = self._embed(latent_BCTHW, grid)
-        rope = self._rope(grid, fps_B, latent_BCTHW.device)
-        patches = self._run(x_SD, condition_FD, layout, rope, cache)
-        return self._unpatchify(patches, grid).to(latent_BCTHW.dtype)
+        cache = text if isinstance(text, TextCache) else self.cache_text(text, text_mask_BL)
+        timestep_F = self._per_token(timestep).flatten() if timestep.ndim == 2 else timestep
+        clip_F = torch.arange(batch, device=timestep.device).repeat_interleave(rows)
+        x_SD = self._embed([latent_BCTHW], [grid])
+        rope = self._rope(grid, fps_B, x_SD.device)
+        patches_SC = self._run(x_SD, self._condition(timestep_F, clip_F, cache, fps_B), layout, rope, cache)
+        return self._unpatchify(patches_SC, grid).to(latent_BCTHW.dtype)
+
+    def forward_packed(
+        self,
+        latents: Sequence[Tensor],
+        timesteps: Sequence[Tensor],
+        texts: Sequence[Tensor],
+        fps_B: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Predictions for clips of unequal sizes, each equal to its own `forward`, without padding.
+
+        latents: (C, T, H, W) each. timesteps: (T,) each. texts: (L, D) each, without padding.
+        All tokens lie in one row; clips of equal size are neighbours and attend as one batch.
+        """
+        shapes = sorted({tuple(latent.shape) for latent in latents})
+        members = [
+            [i for i, latent in enumerate(latents) if tuple(latent.shape) == shape] for shape in shapes
+        ]
+        order = [i for group in members for i in group]
+        stacks = [torch.stack([latents[i] for i in group]) for group in members]
+        grids = [self._grid(stack) for stack in stacks]
+        sizes = [(len(group), *grid) for group, grid in zip(members, grids, strict=True)]
+        layout = Layout(
+            groups=tuple((n, t * h * w) for n, t, h, w in sizes),
+            masks=(None,) * len(sizes),
+            spans=tuple((n * t, h * w) for n, t, h, w in sizes),
+        )
+        cache = self._cache([[texts[i] for i in group] for group in members])
+        timestep_F = torch.cat([self._per_token(timesteps[i][None])[0] for i in order])
+        clip_F = _owners([t for n, t, _, _ in sizes for _ in range(n)], timestep_F.device)
+        fps_B = None if fps_B is None else fps_B[order]
+        ropes = self._ropes([grid for n, *grid in sizes for _ in range(n)], fps_B, latents[0].device)
+        x_SD = self._embed(stacks, grids)
+        condition_FD = self._condition(timestep_F, clip_F, cache, fps_B)
+        patches_SC = self._run(x_SD, condition_FD, layout, torch.cat(ropes), cache)
+        clips: list[Tensor] = []
+        for part, grid in zip(split(patches_SC, layout.groups), grids, strict=True):
+            clips.extend(self._unpatchify(part.flatten(0, 1), grid).to(latents[0].dtype))
+        return [clips[order.index(i)] for i in range(len(latents))]
+
+    def forward_padded(
+        self,
+        latents: Sequence[Tensor],
+        timesteps: Sequence[Tensor],
+        texts: Sequence[Tensor],
+        fps_B: Tensor | None = None,
+    ) -> list[Tensor]:
+        """As `forward_packed`, by padding all clips to the longest and masking: the reference."""
+        grids = [self._grid(latent[None]) for latent in latents]
+        lengths = [t * h * w for t, h, w in grids]
+        longest, device = max(lengths), latents[0].device
+        real_BS = torch.arange(longest, device=device) < torch.tensor(lengths, device=device)[:, None]
+        spans = [((t, h * w), (1, longest - t * h * w)) for t, h, w in grids]  # each clip, then its padding
+        layout = Layout(
+            groups=((len(latents), longest),),
+            masks=(real_BS[:, None, None, :],),
+            spans=tuple(span for pair in spans for span in pair),
+        )
+        cache = self._cache([list(texts)])
+        timestep_F = torch.cat([F.pad(self._per_token(each[None])[0], (0, 1)) for each in timesteps])
+        clip_F = _owners([t + 1 for t, _, _ in grids], timestep_F.device)
+        ropes = self._ropes(grids, fps_B, device)
+        rope = pad_sequence(ropes, batch_first=True).flatten(0, 1)
+        rows = torch.split(self._embed([latent[None] for latent in latents], grids), lengths)
+        x_SD = pad_sequence(list(rows), batch_first=True).flatten(0, 1)
+        condition_FD = self._condition(timestep_F, clip_F, cache, fps_B)
+        patches_SC = self._run(x_SD, condition_FD, layout, rope, cache)
+        clips = zip(split(patches_SC, layout.groups)[0], lengths, grids, strict=True)
+        return [self._unpatchify(row[:n], grid)[0].to(latents[0].dtype) for row, n, grid in clips]
 
     def cache_text(self, text_BLD: Tensor, mask_BL: Tensor | None = None) -> TextCache:
-        """Keys and values of all blocks and the pooled text, to be passed to `forward` in place of the text."""
+        """Keys and values of all blocks and the pooled text; pass it to `forward` in place of the text."""
         batch, length, _ = text_BLD.shape
         mask = None if mask_BL is None else mask_BL[:, None, None, :]
-        return self._cache(text_BLD.flatten(0, 1), Layout(((batch, length),), (mask,)))
+        return self._project(text_BLD.flatten(0, 1), Layout(((batch, length),), (mask,)))
 
-    def _cache(self, text_LD: Tensor, layout: Layout) -> TextCache:
-        text_SD = self.text(text_LD)
-        pairs = [block.text_attention.keys_values(text_SD) for block in self.blocks]
+    def _cache(self, groups: Sequence[Sequence[Tensor]]) -> TextCache:
+        """The cache of texts (L, D) of unequal lengths, padded within each group only."""
+        rows, runs, masks = [], [], []
+        for texts in groups:
+            lengths = torch.tensor([len(text) for text in texts])
+            longest = int(lengths.max())
+            rows.append(pad_sequence(list(texts), batch_first=True).flatten(0, 1))
+            runs.append((len(texts), longest))
+            mask_BL = (torch.arange(longest) < lengths[:, None]).to(texts[0].device)
+            masks.append(None if int(lengths.min()) == longest else mask_BL[:, None, None, :])
+        return self._project(torch.cat(rows), Layout(tuple(runs), tuple(masks)))
+
+    def _project(self, text_LD: Tensor, layout: Layout) -> TextCache:
+        text_SD = self.text(text_LD.to(self.embed.weight.dtype))
+        pairs = [block.text_attention.keys_values(text_SD) for block in self._blocks()]
         keys, values = zip(*pairs, strict=True)
         return TextCache(keys, values, self._pool(text_LD, layout), layout)
 
@@ -185,91 +271,107 @@ class DiT(nn.Module):
         if self.pooled is None:
             return None
         means = []
-        parts = text_LD.split([clips * tokens for clips, tokens in layout.groups])
-        for part, (clips, tokens), mask in zip(parts, layout.groups, layout.masks, strict=True):
-            part_BLD = part.view(clips, tokens, -1)
+        for part_BLD, mask in zip(split(text_LD, layout.groups), layout.masks, strict=True):
             if mask is None:
                 means.append(part_BLD.mean(1))
             else:
-                mask_BL1 = mask.view(clips, tokens, 1).to(part.dtype)
-                means.append((part_BLD * mask_BL1).sum(1) / mask_BL1.sum(1))
-        return self.pooled(torch.cat(means))
+                real_BL1 = mask[:, 0, 0, :, None].to(part_BLD.dtype)
+                means.append((part_BLD * real_BL1).sum(1) / real_BL1.sum(1))
+        pooled_BD: Tensor = self.pooled(torch.cat(means).to(self.embed.weight.dtype))
+        return pooled_BD
 
     def _condition(self, timestep_F: Tensor, clip_F: Tensor, text: TextCache, fps_B: Tensor | None) -> Tensor:
-        """What every modulation is computed from, one row per span row: timestep, pooled text, frame rate."""
-        wave = sinusoid(timestep_F, self.config.frequency_width).to(self.time_in.weight.dtype)
-        condition_FD = self.time_out(F.silu(self.time_in(wave)))
+        """What every modulation is computed from: timestep, pooled text, frame rate of each row."""
+        wave_FD = sinusoid(timestep_F, self.config.frequency_width).to(self.embed.weight.dtype)
+        condition_FD: Tensor = self.time_out(F.silu(self.time_in(wave_FD)))
         if text.pooled_BD is not None:
             condition_FD = condition_FD + text.pooled_BD[clip_F]
         if fps_B is not None and self.fps is not None:
-            octaves_F1 = torch.log2(fps_B / self.config.base_fps)[clip_F, None]
+            octaves_F1 = torch.log2(fps_B.float() / self.config.base_fps)[clip_F, None]
             condition_FD = condition_FD + octaves_F1.to(self.fps.dtype) * self.fps
         return condition_FD
 
     def _run(
         self, x_SD: Tensor, condition_FD: Tensor, layout: Layout, rope: Tensor, text: TextCache
     ) -> Tensor:
-        modulation_F6D = self.modulation(F.silu(condition_FD)).unflatten(-1, (6, -1))
-        for index, block in enumerate(self.blocks):
+        """The blocks and the head, on a row of any layout: (S, values of a patch)."""
+        modulation_F6D = self.modulation(F.silu(condition_FD)).view(-1, 6, self.config.width)
+        for index, block in enumerate(self._blocks()):
             x_SD = block(x_SD, modulation_F6D, layout, rope, text, index)
-        shift, scale = (condition_FD[:, None] + self.table).unbind(1)
-        return self.head(modulated_norm(x_SD, shift, scale, layout))
+        shift_FD, scale_FD = (condition_FD[:, None] + self.table).unbind(1)
+        patches_SC: Tensor = self.head(modulated_norm(x_SD, shift_FD, scale_FD, layout))
+        return patches_SC
 
-    def _grid(self, shape: torch.Size) -> tuple[int, int, int]:
-        """Tokens in time, height, width of a latent (C, T, H, W)."""
-        channels, *extent = shape
-        if channels != self.config.channels or any(
-            n % p for n, p in zip(extent, self.config.patch, strict=True)
-        ):
+    def _blocks(self) -> Iterable[Block]:
+        return cast(Iterable[Block], self.blocks)
+
+    def _grid(self, latent_BCTHW: Tensor) -> Grid:
+        _, channels, *extent = latent_BCTHW.shape
+        (t, h, w), (p, q, r) = extent, self.config.patch
+        if channels != self.config.channels or t % p or h % q or w % r:
             raise InputError(
-                f"A latent of {channels} x {' x '.join(map(str, extent))} does not fit this DiT: it takes "
-                f"{self.config.channels} channels and multiples of {self.config.patch} in time, height, width."
+                f"A latent of {channels} x {t} x {h} x {w} does not fit this DiT: it takes "
+                f"{self.config.channels} channels and multiples of {self.config.patch} in T, H, W."
             )
-        (t, h, w), (pt, ph, pw) = extent, self.config.patch
-        return t // pt, h // ph, w // pw
+        return t // p, h // q, w // r
 
-    def _per_token_frame(self, timestep_BT: Tensor) -> Tensor:
+    def _per_token(self, timestep_BT: Tensor) -> Tensor:
         """A token that spans several latent frames takes the noisiest of their timesteps."""
-        return timestep_BT.unflatten(1, (-1, self.config.patch[0])).amax(-1)
+        return timestep_BT.view(len(timestep_BT), -1, self.config.patch[0]).amax(-1)
 
-    def _embed(self, latent_BCTHW: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Row of embedded patches, clip after clip."""
+    def _embed(self, stacks: Sequence[Tensor], grids: Sequence[Grid]) -> Tensor:
+        """Row of embedded patches of batches (B, C, T, H, W) of clips of one size each."""
         p, q, r = self.config.patch
-        patches = rearrange(latent_BCTHW, "b c (t p) (h q) (w r) -> b (t h w) (c p q r)", p=p, q=q, r=r)
-        x_BSD = self.embed(patches.to(self.embed.weight.dtype))
-        if self.coordinates is not None:
-            x_BSD = x_BSD + self.coordinates(coordinates(grid, x_BSD))
-        return x_BSD.flatten(0, 1)
+        pattern = "b c (t p) (h q) (w r) -> b (t h w) (c p q r)"
+        patches = [rearrange(stack, pattern, p=p, q=q, r=r).to(self.embed.weight.dtype) for stack in stacks]
+        x_SD: Tensor = self.embed(join(patches))
+        if self.coordinates is None:
+            return x_SD
+        parts = split(x_SD, [(len(part), part.shape[1]) for part in patches])
+        places = [self.coordinates(coordinates(grid, x_SD)) for grid in grids]
+        return join([part + place for part, place in zip(parts, places, strict=True)])
 
-    def _unpatchify(self, patches_SC: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def _unpatchify(self, patches_SC: Tensor, grid: Grid) -> Tensor:
         (t, h, w), (p, q, r) = grid, self.config.patch
         pattern = "(b t h w) (p q r c) -> b c (t p) (h q) (w r)"
         return rearrange(patches_SC, pattern, t=t, h=h, w=w, p=p, q=q, r=r)
 
-    def _rope(self, grid: tuple[int, int, int], fps_B: Tensor | None, device: torch.device) -> Tensor:
-        """Rotary table of one clip (S, 1, K/2), or of each clip in turn when they differ in frame rate."""
+    def _rope(self, grid: Grid, fps_B: Tensor | None, device: torch.device) -> Tensor:
+        """Rotary table of one clip (S, 1, K/2), or of each clip in turn when frame rates are given."""
         config = self.config
         t, h, w = (torch.arange(n, device=device, dtype=torch.float32) for n in grid)
         if config.positions == "seconds":
             t = latent_times(grid[0] * config.patch[0], config.frame_stride, device)
-            t = t.unflatten(0, (-1, config.patch[0])).mean(-1)
+            t = t.view(grid[0], -1).mean(-1)
             if fps_B is not None:
                 t = t * (config.base_fps / fps_B.float())[:, None]
             h, w = h - (grid[1] - 1) / 2, w - (grid[2] - 1) / 2
         axes = (t[..., None, None], h[:, None], w)
         return rotary_table(axes, config.width // config.heads, config.theta).flatten(0, -3)
 
+    def _ropes(
+        self, grids: Sequence[Sequence[int]], fps_B: Tensor | None, device: torch.device
+    ) -> list[Tensor]:
+        """Rotary table of each clip."""
+        rates = [None] * len(grids) if fps_B is None else list(fps_B[:, None])
+        return [self._rope((t, h, w), fps, device) for (t, h, w), fps in zip(grids, rates, strict=True)]
+
+
+def _owners(rows: Sequence[int], device: torch.device) -> Tensor:
+    """Index of the clip that each row of modulation belongs to."""
+    return torch.tensor([clip for clip, count in enumerate(rows) for _ in range(count)], device=device)
+
 
 def latent_times(frames: int, stride: int, device: torch.device) -> Tensor:
-    """Middle of each latent frame in video frames over `stride`: the first holds one frame, the others `stride`."""
+    """Middle of each latent frame, in units of `stride` video frames; the first holds one frame."""
     index = torch.arange(frames, device=device, dtype=torch.float32)
     return (index - (stride - 1) / (2 * stride)).clamp_min(0.0)
 
 
-def coordinates(grid: tuple[int, int, int], like: Tensor) -> Tensor:
-    """Where each token of a clip is within its frame, (S, COORDINATES); the same for every size of the frame.
+def coordinates(grid: Grid, like: Tensor) -> Tensor:
+    """Where each token is within its frame, (S, COORDINATES); the edges have equal values at every size.
 
-    RoPE shows tokens only their distances; these show where the frame ends and which latent frame is the first.
+    RoPE shows tokens their distances only; these show where the frame ends and which latent frame is first.
     """
     octaves = torch.tensor([0.5, 1.0, 2.0], device=like.device) * torch.pi
     waves = []
@@ -278,7 +380,7 @@ def coordinates(grid: tuple[int, int, int], like: Tensor) -> Tensor:
         angle = place[:, None] * octaves
         waves.append(torch.cat((angle.sin(), angle.cos()), dim=-1))
     t, h, w = grid
-    first = (torch.arange(t, device=like.device) == 0).to(like.dtype)
+    first = (torch.arange(t, device=like.device) == 0).float()
     parts = (
         waves[0].view(1, h, 1, -1).expand(t, h, w, -1),
         waves[1].view(1, 1, w, -1).expand(t, h, w, -1),
@@ -287,16 +389,28 @@ def coordinates(grid: tuple[int, int, int], like: Tensor) -> Tensor:
     return torch.cat(parts, dim=-1).flatten(0, 2).to(like.dtype)
 
 
-# fmt: off
+def _wan(width: int, depth: int, heads: int, mlp_width: int, channels: int = 16) -> DiTConfig:
+    return DiTConfig(
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_width=mlp_width,
+        text_width=4096,
+        channels=channels,
+        positions="grid",
+        theta=1e4,
+        pooled_text=False,
+        coordinates=False,
+        gelu="tanh",
+        zero_init=False,
+    )
+
+
 DIT_PRESETS: dict[str, DiTConfig] = {
     "tiny": DiTConfig(width=256, depth=8, heads=4, mlp_width=1024, text_width=192),
     "small": DiTConfig(width=384, depth=12, heads=6, mlp_width=1536, text_width=256),
     "base": DiTConfig(width=768, depth=16, heads=12, mlp_width=3072, text_width=512, theta=1000.0),
-    "wan2.1-t2v-1.3b": DiTConfig(width=1536, depth=30, heads=12, mlp_width=8960, text_width=4096, positions="grid",
-                                 theta=1e4, pooled_text=False, coordinates=False, zero_init=False),
-    "wan2.2-ti2v-5b": DiTConfig(width=3072, depth=30, heads=24, mlp_width=14336, text_width=4096, channels=48,
-                                positions="grid", theta=1e4, pooled_text=False, coordinates=False, zero_init=False),
-    "wan2.1-t2v-14b": DiTConfig(width=5120, depth=40, heads=40, mlp_width=13824, text_width=4096, positions="grid",
-                                theta=1e4, pooled_text=False, coordinates=False, zero_init=False),
+    "wan2.1-t2v-1.3b": _wan(width=1536, depth=30, heads=12, mlp_width=8960),
+    "wan2.2-ti2v-5b": _wan(width=3072, depth=30, heads=24, mlp_width=14336, channels=48),
+    "wan2.1-t2v-14b": _wan(width=5120, depth=40, heads=40, mlp_width=13824),
 }
-# fmt: on

@@ -1,13 +1,13 @@
-"""What the transformers share: a row of tokens and how it falls into clips, rotary positions, attention, modulation.
+"""What the transformers share: rows of tokens, rotary positions, norms, attention, modulation.
 
-All tokens of a batch lie in one row, whatever clips they belong to. Linear layers and norms see the row; a `Layout`
-says which runs of it attend to each other and which share a row of modulation. Dense, packed and padded batches
-differ in their layout only.
+All tokens of a batch lie in one row, whatever clips they belong to. Linear layers and norms see the row; a
+`Layout` says which runs of it attend to each other and which share a row of modulation. Dense, packed and
+padded batches differ in their layout only.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,22 +22,21 @@ class Layout:
 
     groups: (clips, tokens per clip) of each run of clips of equal length; tokens attend within their clip.
     masks: one per group, (clips, 1, 1, tokens) and true where a token is real, or None where all of them are.
-    spans: (rows, tokens per row) of each run of rows of modulation; all rows of all spans in order are the F axis.
+    spans: (rows, tokens per row) of each run of rows of modulation; the rows of all spans are the F axis.
     """
 
     groups: tuple[tuple[int, int], ...]
     masks: tuple[Tensor | None, ...]
     spans: tuple[tuple[int, int], ...] = ()
 
-    @property
-    def tokens(self) -> int:
-        return sum(clips * tokens for clips, tokens in self.groups)
-
 
 def split(row_SD: Tensor, runs: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Cut a row into its runs, each (count, tokens, D); a view when there is one run."""
-    parts = [row_SD] if len(runs) == 1 else row_SD.split([count * tokens for count, tokens in runs])
-    return [part.view(count, tokens, -1) for part, (count, tokens) in zip(parts, runs, strict=True)]
+    """Cut a row into its runs, each (count, tokens, D)."""
+    # one split, not many slices: the gradient of each slice would be a whole row of zeros
+    parts = torch.split(row_SD, [count * tokens for count, tokens in runs]) if len(runs) > 1 else [row_SD]
+    return [
+        part.view(count, tokens, part.shape[-1]) for part, (count, tokens) in zip(parts, runs, strict=True)
+    ]
 
 
 def join(parts: Sequence[Tensor]) -> Tensor:
@@ -57,16 +56,16 @@ def rotary_split(head_width: int, axes: int) -> tuple[int, ...]:
 
 
 def rotary_table(positions: Sequence[Tensor], head_width: int, theta: float) -> Tensor:
-    """Unit complex numbers (..., 1, K/2) that rotate the pairs of a head; 1 stands for the heads.
+    """Unit complex numbers (..., 1, K/2) that rotate the pairs of a head; the 1 stands for the heads.
 
     positions: one tensor per axis (time, height, width), real, in any unit, broadcastable against each other.
     theta: the longest wavelength is about 2 pi theta positions.
     """
-    shape = torch.broadcast_shapes(*[position.shape for position in positions])
     angles = []
-    for position, pairs in zip(positions, rotary_split(head_width, len(positions)), strict=True):
+    grids = torch.broadcast_tensors(*positions)  # type: ignore[no-untyped-call]
+    for position, pairs in zip(grids, rotary_split(head_width, len(positions)), strict=True):
         rates = theta ** -(torch.arange(pairs, device=position.device, dtype=torch.float32) / pairs)
-        angles.append((position[..., None] * rates).expand(*shape, pairs))
+        angles.append(position[..., None] * rates)
     angle = torch.cat(angles, dim=-1).unsqueeze(-2)
     return torch.polar(torch.ones_like(angle), angle)
 
@@ -82,11 +81,58 @@ def rotate(row_SD: Tensor, rope_S1K: Tensor, heads: int) -> Tensor:
     return turned.view(row_SD.shape).to(row_SD.dtype)
 
 
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2)) times a learned weight (Zhang and Sennrich 2019) over the last axis of (S, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, row_SD: Tensor) -> Tensor:
+        if row_SD.device.type != "cpu" or row_SD.dtype != torch.float32 or torch.compiler.is_compiling():
+            return F.rms_norm(row_SD, self.weight.shape, self.weight, EPSILON)
+        out: Tensor = _CPURMSNorm.apply(row_SD, self.weight)  # type: ignore[no-untyped-call]
+        return out
+
+
+class _CPURMSNorm(torch.autograd.Function):
+    """On a CPU torch's own is a chain of passes over all of x; in pieces that fit the cache it takes half."""
+
+    PIECE = 1 << 17  # elements
+
+    @staticmethod
+    def forward(ctx: Any, x_SD: Tensor, weight_D: Tensor) -> Tensor:
+        inverse_S1 = torch.linalg.vector_norm(x_SD, dim=-1, keepdim=True)
+        inverse_S1 = inverse_S1.square_().div_(x_SD.shape[-1]).add_(EPSILON).rsqrt_()
+        ctx.save_for_backward(x_SD, weight_D, inverse_S1)
+        out_SD = torch.empty_like(x_SD)
+        for x, inverse, out in _CPURMSNorm.pieces(x_SD, inverse_S1, out_SD):
+            torch.mul(x, inverse, out=out).mul_(weight_D)
+        return out_SD
+
+    @staticmethod
+    def backward(ctx: Any, grad_SD: Tensor) -> tuple[Tensor, Tensor]:
+        x_SD, weight_D, inverse_S1 = ctx.saved_tensors
+        grad_x_SD, grad_weight_D = torch.empty_like(x_SD), torch.zeros_like(weight_D)
+        for x, inverse, grad, grad_x in _CPURMSNorm.pieces(x_SD, inverse_S1, grad_SD, grad_x_SD):
+            normed = x * inverse
+            torch.mul(grad, normed, out=grad_x)
+            grad_weight_D += grad_x.new_ones(len(grad_x)) @ grad_x
+            along = (grad_x @ weight_D).div_(-len(weight_D)).unsqueeze(-1)
+            torch.mul(grad, weight_D, out=grad_x).addcmul_(normed, along).mul_(inverse)
+        return grad_x_SD, grad_weight_D
+
+    @staticmethod
+    def pieces(*rows_SD: Tensor) -> Iterable[tuple[Tensor, ...]]:
+        step = max(1, _CPURMSNorm.PIECE // rows_SD[0].shape[-1])
+        return zip(*(torch.split(row, step) for row in rows_SD), strict=True)
+
+
 class Attention(nn.Module):
     """Multi-head attention with RMS-normed queries and keys over the full width (Wan 2.1; Henry et al. 2020).
 
-    Self-attention: `attention(x, *attention.keys_values(x, rope), layout, layout, rope)`; for cross-attention keys
-    and values come from another row whose layout has the same clips in the same groups.
+    Self-attention: `attention(x, *attention.keys_values(x, rope), layout, layout, rope)`. In cross-attention
+    keys and values come from another row whose layout has the same clips in the same groups.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -96,14 +142,13 @@ class Attention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
-        self.query_norm = nn.RMSNorm(width, eps=EPSILON)
-        self.key_norm = nn.RMSNorm(width, eps=EPSILON)
+        self.query_norm = RMSNorm(width)
+        self.key_norm = RMSNorm(width)
 
     def keys_values(self, row_SD: Tensor, rope_S1K: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        key_SD = self.key_norm(self.key(row_SD))
-        if rope_S1K is not None:
-            key_SD = rotate(key_SD, rope_S1K, self.heads)
-        return key_SD, self.value(row_SD)
+        key_SD: Tensor = self.key_norm(self.key(row_SD))
+        value_SD: Tensor = self.value(row_SD)
+        return key_SD if rope_S1K is None else rotate(key_SD, rope_S1K, self.heads), value_SD
 
     def forward(
         self,
@@ -117,49 +162,60 @@ class Attention(nn.Module):
         query_SD = self.query_norm(self.query(row_SD))
         if rope_S1K is not None:
             query_SD = rotate(query_SD, rope_S1K, self.heads)
-        queries, keys, values = (
-            [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in split(row, runs)]
-            for row, runs in (
-                (query_SD, layout.groups),
-                (key_SD, key_layout.groups),
-                (value_SD, key_layout.groups),
-            )
-        )
+        queries = self._heads(query_SD, layout)
+        keys, values = self._heads(key_SD, key_layout), self._heads(value_SD, key_layout)
         mixed = [
             F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
             for query, key, value, mask in zip(queries, keys, values, key_layout.masks, strict=True)
         ]
-        return self.out(join(mixed))
+        out_SD: Tensor = self.out(join(mixed))
+        return out_SD
+
+    def _heads(self, row_SD: Tensor, layout: Layout) -> list[Tensor]:
+        """(clips, N, tokens, K) of each group."""
+        parts = split(row_SD, layout.groups)
+        return [part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in parts]
 
 
 class MLP(nn.Module):
-    """Two linear layers around a GELU (tanh form, as in Wan and DiT)."""
+    """Two linear layers around a GELU, exact or in the tanh form of Wan.
 
-    def __init__(self, width: int, hidden: int, out: int) -> None:
+    The two differ by less than 5e-4; on a CPU torch's tanh form takes three times as long.
+    """
+
+    def __init__(self, width: int, hidden: int, out: int, gelu: Literal["none", "tanh"] = "none") -> None:
         super().__init__()
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, out)
+        self.gelu = gelu
 
     def forward(self, row_SD: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(row_SD), approximate="tanh"))
+        out_SD: Tensor = self.down(F.gelu(self.up(row_SD), approximate=self.gelu))
+        return out_SD
 
 
-# Modulation (Perez et al. 2018, FiLM; Peebles and Xie 2022, adaLN-Zero): a shift, a scale, a gate per clip or frame.
+# Modulation (Perez et al. 2018, FiLM; Peebles and Xie 2022, adaLN): shift, scale, gate per clip or frame.
 
 
 def modulated_norm(row_SD: Tensor, shift_FD: Tensor, scale_FD: Tensor, layout: Layout) -> Tensor:
     """norm(x) (1 + scale) + shift, where each row of the modulation serves its span of tokens."""
-    normed = split(F.layer_norm(row_SD, row_SD.shape[-1:], eps=EPSILON), layout.spans)
-    counts = [rows for rows, _ in layout.spans]
-    shifts, scales = shift_FD.unsqueeze(1).split(counts), (1 + scale_FD).unsqueeze(1).split(counts)
-    return join([torch.addcmul(b, x, a) for x, a, b in zip(normed, scales, shifts, strict=True)])
+    normed_SD = F.layer_norm(row_SD, row_SD.shape[-1:], eps=EPSILON)
+    shifts, scales = _rows(shift_FD, layout), _rows(1 + scale_FD, layout)
+    parts = zip(shifts, split(normed_SD, layout.spans), scales, strict=True)
+    return join([torch.addcmul(shift, x, scale) for shift, x, scale in parts])
 
 
 def gated_sum(row_SD: Tensor, branch_SD: Tensor, gate_FD: Tensor, layout: Layout) -> Tensor:
     """x + gate branch, where each row of the gate serves its span of tokens."""
-    gates = gate_FD.unsqueeze(1).split([rows for rows, _ in layout.spans])
-    pairs = zip(split(row_SD, layout.spans), split(branch_SD, layout.spans), gates, strict=True)
-    return join([torch.addcmul(x, y, gate) for x, y, gate in pairs])
+    parts = zip(
+        split(row_SD, layout.spans), split(branch_SD, layout.spans), _rows(gate_FD, layout), strict=True
+    )
+    return join([torch.addcmul(x, branch, gate) for x, branch, gate in parts])
+
+
+def _rows(modulation_FD: Tensor, layout: Layout) -> Sequence[Tensor]:
+    """(rows, 1, D) of each span."""
+    return torch.split(modulation_FD.unsqueeze(1), [rows for rows, _ in layout.spans])
 
 
 def sinusoid(timestep_F: Tensor, width: int) -> Tensor:
@@ -170,14 +226,15 @@ def sinusoid(timestep_F: Tensor, width: int) -> Tensor:
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
-def init_linears(modules: Iterable[nn.Module], how: Literal["xavier", "zero"]) -> None:
-    """Xavier-uniform or zero weights for every linear layer inside `modules`; biases are zero."""
-    for module in modules:
-        for layer in module.modules():
-            if isinstance(layer, nn.Linear):
-                if how == "zero":
-                    nn.init.zeros_(layer.weight)
-                else:
-                    nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+def xavier_init(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every linear layer inside."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def zero_init(linear: nn.Linear) -> None:
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)

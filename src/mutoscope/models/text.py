@@ -1,4 +1,4 @@
-"""From prompts to text embeddings: a byte-level tokenizer of our own and a small encoder trained with the DiT.
+"""From prompts to text embeddings: our own byte-level tokenizer and a small encoder trained with the DiT.
 
 A larger encoder takes the same place by offering the same call: prompts to (text_BLD, mask_BL).
 """
@@ -11,13 +11,13 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 
 from mutoscope.errors import InputError
-from mutoscope.models.layers import EPSILON, MLP, Attention, Layout, init_linears, rotary_table
+from mutoscope.models.layers import EPSILON, MLP, Attention, Layout, rotary_table, xavier_init
 
 PAD, NULL = 0, 1
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019), lower-cased, so that no prompt is out of vocabulary.
+    """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) of lower-cased text; it spells any prompt.
 
     vocab_size: at least 258, the bytes and the two special tokens (padding 0, null text 1).
     """
@@ -43,7 +43,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Sizes of the text encoder; `width` is the DiT's `text_width`. max_tokens: longer prompts are cut there."""
+    """Sizes of the text encoder; `width` is the DiT's `text_width`. max_tokens: longer prompts are cut."""
 
     width: int = 192
     depth: int = 3
@@ -66,7 +66,8 @@ class TextBlock(nn.Module):
     def forward(self, x_SD: Tensor, layout: Layout, rope: Tensor) -> Tensor:
         y = self.norm(x_SD)
         x = x_SD + self.attention(y, *self.attention.keys_values(y, rope), layout, layout, rope)
-        return x + self.mlp(self.mlp_norm(x))
+        out_SD: Tensor = x + self.mlp(self.mlp_norm(x))
+        return out_SD
 
 
 class TextEncoder(nn.Module):
@@ -78,12 +79,8 @@ class TextEncoder(nn.Module):
         self.embed = nn.Embedding(config.vocab, config.width)
         self.blocks = nn.ModuleList(TextBlock(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=EPSILON)
-        self.null = nn.Parameter(torch.zeros(config.width))
-        init_linears([self], "xavier")
-        with torch.no_grad():  # branches of a depth-n residual stream sum to unit variance (GPT-2's scaling)
-            for block in self.blocks:
-                block.attention.out.weight /= (2 * config.depth) ** 0.5
-                block.mlp.down.weight /= (2 * config.depth) ** 0.5
+        self.null = nn.Parameter(torch.randn(config.width))  # the size of a normed token
+        xavier_init(self)
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Text embeddings (B, L, D) of ids; rows of padding (mask false) are without meaning."""
@@ -94,7 +91,7 @@ class TextEncoder(nn.Module):
         x_SD = self.embed(ids_BL).flatten(0, 1)
         for block in self.blocks:
             x_SD = block(x_SD, layout, rope)
-        text_BLD = self.norm(x_SD).unflatten(0, (batch, length))
+        text_BLD = self.norm(x_SD).view(batch, length, -1)
         return torch.where(ids_BL[..., None] == NULL, self.null, text_BLD)
 
 
@@ -109,8 +106,8 @@ class Text:
         self.tokenizer.encode_special_tokens = True  # "<null>" typed by a user is plain text
         if self.tokenizer.get_vocab_size() > self.encoder.config.vocab:
             raise InputError(
-                f"A tokenizer of {self.tokenizer.get_vocab_size()} tokens needs an encoder that knows as many; this "
-                f"one knows {self.encoder.config.vocab}: give both of the same model."
+                f"A tokenizer of {self.tokenizer.get_vocab_size()} tokens needs an encoder that knows as "
+                f"many, this one knows {self.encoder.config.vocab}; take both from the same model."
             )
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
