@@ -14,6 +14,12 @@ from torch.optim import AdamW, Optimizer
 
 from mutoscope.errors import InputError
 
+POLYNOMIALS = (
+    (8.0934, -23.6204, 17.4462),
+    (3.6366, -2.7219, 0.5365),
+    (2.6613, -1.9772, 0.4526),
+)  # a s + b s^3 + c s^5 for [0.01, 1], by Remez exchange; see `orthogonalised`
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -127,8 +133,8 @@ def clip_gradients(optimizers: Iterable[Optimizer], largest: float) -> float:
 class Muon(Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024), at the RMS of an AdamW update (Liu et al. 2025).
 
-    The update of torch.optim.Muon(adjust_lr_fn="match_rms_adamw"), with two differences that matter on a
-    CPU: matrices of one shape are orthogonalised as one batch, and in fp32 (bf16 is slower without AMX).
+    What torch.optim.Muon(adjust_lr_fn="match_rms_adamw") does, made for a CPU: matrices of one shape are
+    orthogonalised as one batch, in fp32 (bf16 is slower without AMX), in three rounds instead of five.
     """
 
     def __init__(
@@ -163,16 +169,22 @@ class Muon(Optimizer):
         return list(torch._foreach_lerp(grads, buffers, momentum))
 
 
-def orthogonalised(matrices: list[Tensor], rounds: int = 5) -> list[Tensor]:
-    """Each matrix of one shape with its singular values moved near 1 (0.7 to 1.2), directions kept.
+def orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
+    """Each matrix of one shape with its singular values moved near 1, directions kept.
 
-    Newton-Schulz with the quintic of Jordan et al. 2024.
+    Odd polynomials of degree 5 (Newton-Schulz, Jordan et al. 2024), each the best approximation of 1 on
+    what the one before leaves of [0.01, 1] ("Polar Express", Amsel et al. 2025): three give 0.73 to 1.27,
+    which takes Jordan's fixed one five. The first Gram matrix also gives the scale: its norm bounds the
+    largest singular value about three times closer than the norm of the matrix does, so fewer values begin
+    below 0.01.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrices[0].shape[0] > matrices[0].shape[1]
     x = torch.stack([matrix.mT if tall else matrix for matrix in matrices])
-    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
-    for _ in range(rounds):
+    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]  # so that no square under- or overflows
+    for i, (a, b, c) in enumerate(POLYNOMIALS):
         gram = x @ x.mT
+        if i == 0:
+            bound = gram.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]
+            x, gram = x / bound.sqrt(), gram / bound
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return list((x.mT if tall else x).unbind())
