@@ -7,6 +7,7 @@ there before. What can remain after `kill -9` is a hidden `.NAME.*.tmp` beside i
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def partial_name(path: Path) -> Path:
     """A fresh hidden name beside `path`. Raises InputError when `path` is a folder."""
     if path.is_dir():
         raise InputError(f"Cannot write {path}: a folder is there; give the name of a file.")
+    return hidden_name(path)
+
+
+def hidden_name(path: Path) -> Path:
+    """A fresh name beside `path` that is not listed by default and tells what it was for."""
     return path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
 
 
@@ -48,6 +54,36 @@ def discard(partial: Path) -> None:
     """Remove an unfinished file, if it is there."""
     with contextlib.suppress(OSError):
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder; when the block ends well it takes the name of `folder`.
+
+    An older folder of that name is moved aside first and removed last, and comes back if the second renaming
+    fails. Errors are those of `replacing`.
+    """
+    folder = folder.absolute()
+    partial, old = hidden_name(folder), hidden_name(folder)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for path in (*partial.iterdir(), partial):
+            sync(path)
+        if folder.exists():
+            os.replace(folder, old)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
+        sync(folder.parent)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_atomically(path: Path, data: bytes) -> Path:
