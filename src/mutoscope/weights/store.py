@@ -292,7 +292,7 @@ class _Undrawn(TorchFunctionMode):
         kwargs = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
-        if func is Tensor.__truediv__:
+        if getattr(func, "__name__", "") in ("div", "__truediv__"):
             return args[0]
         return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
