@@ -6,9 +6,9 @@ Exit codes: 0 done, 1 our fault, 2 a mistake in the input, 130 stopped by Ctrl-C
 
 import json
 import os
-import re
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,24 +23,46 @@ if TYPE_CHECKING:
     from mutoscope.terminal import Say
     from mutoscope.weights.store import Model
 
-SLUG_WORDS = 5
-
 app = typer.Typer(
     name="mutoscope",
-    help="Make videos from prompts, and train the models that make them.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+train = typer.Typer(help="Train a model.", rich_markup_mode=None)
+data = typer.Typer(help="Prepare clips for training.", rich_markup_mode=None)
+models = typer.Typer(help="List and show models.", rich_markup_mode=None)
+app.add_typer(train, name="train")
+app.add_typer(data, name="data")
+app.add_typer(models, name="models")
+
 Clip = Annotated[Path, typer.Argument(metavar="FILE", help="A video that Mutoscope made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per clip, on one line.")]
 ModelName = Annotated[str, typer.Option("-m", "--model", metavar="MODEL", help="A name, or a model folder.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but the path.")]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file.")]
+Resume = Annotated[str | None, typer.Option(help='"auto", or a checkpoint folder.')]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value of it.")
+]
 Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Pixels, for example 64x64.")]
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Make videos from prompts, and train the models that make them."""
+    if version:
+        print(f"mutoscope {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
 
 
 @app.command()
@@ -76,6 +98,7 @@ def generate(
     quiet: Quiet = False,
 ) -> None:
     """Make a clip from a prompt."""
+    from mutoscope.generation.naming import check_place
     from mutoscope.generation.request import Request, parse_size
     from mutoscope.terminal import Say
 
@@ -99,23 +122,27 @@ def generate(
         raise InputError('The prompt is empty; say what is to be seen, for example "a red ball rolls".')
     if not 1 <= count <= 1000:
         raise InputError(f"-n is {count}; ask for 1 to 1000 clips.")
-    check_output(output)
+    check_place(output)
     say = Say(as_json, quiet)
     loaded = open_model(model, say)
-    tell_what_is_not_understood(loaded, request.prompt, say)
+    tell_what_is_not_read(loaded, request.prompt, say)
     for _ in range(count):
         recipe = make(loaded, request, output, count > 1, say)
         request = replace(request, seed=recipe.seed + 1)
+    say.note(
+        "next", f"another take: --seed {recipe.seed + 1}; four of them: -n 4; the recipe: mutoscope info FILE"
+    )
 
 
 def make(model: "Model", request: "Request", output: Path | None, several: bool, say: "Say") -> "Recipe":
     """One clip: announce it, make it, tell what came of it. Raises typer.Exit(130) after Ctrl-C."""
     from mutoscope.generation.generate import resolve, save
+    from mutoscope.generation.naming import name_clip
     from mutoscope.generation.request import file_sha256
     from mutoscope.terminal import Progress
 
     recipe = resolve(model, request)
-    path = name_output(output, recipe, several)
+    path = name_clip(output, recipe, several)
     announce(model, recipe, say)
     replaces = path.exists()
     start = time.perf_counter()
@@ -149,7 +176,7 @@ def make(model: "Model", request: "Request", output: Path | None, several: bool,
 def announce(model: "Model", recipe: "Recipe", say: "Say") -> None:
     """What was decided for a clip, and what it will cost."""
     from mutoscope.generation.generate import grid_of
-    from mutoscope.generation.plan import gibibytes, plan, seconds
+    from mutoscope.generation.plan import plan, readable, seconds
 
     if not say.for_people:
         return
@@ -164,7 +191,7 @@ def announce(model: "Model", recipe: "Recipe", say: "Say") -> None:
         f"{recipe.size}, {recipe.frames} frames at {recipe.fps:g} fps ({recipe.seconds:.1f} s)"
         + (f", made as {width}x{height} with {frames} frames and cropped" if made else "")
         + f"; {recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance:g}, seed {recipe.seed}; "
-        f"about {duration(seconds(cost))}, {gibibytes(cost.memory)}",
+        f"about {duration(seconds(cost))}, {readable(cost.memory)}",
     )
 
 
@@ -202,12 +229,13 @@ def reproduce(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make a clip again from the recipe inside, and compare the bytes."""
+    """Make a clip again from its recipe; compare the bytes."""
+    from mutoscope.generation.naming import check_place, unused
     from mutoscope.generation.reproduce import differences, read_record, remake
     from mutoscope.terminal import Progress, Say
 
     made = read_record(file)
-    check_output(output)
+    check_place(output)
     say = Say(quiet=quiet)
     loaded = open_model(model or made.model.name, say)
     path = output if output is not None else unused(Path(f"{file.stem}-again{file.suffix}"))
@@ -222,6 +250,145 @@ def reproduce(
         return
     print(f"{path} was made again but its bytes differ: {'; '.join(reasons)}.", file=sys.stderr)
     raise typer.Exit(1)
+
+
+@app.command()
+def world(
+    count: Annotated[int, typer.Option("-n", "--count", help="How many clips.")] = 10,
+    size: Annotated[str, typer.Option("--size", metavar="WxH", help="Pixels.")] = "128x128",
+    frames: Annotated[int, typer.Option(help="Length in frames.")] = 33,
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 8.0,
+    seed: Annotated[int, typer.Option(help="Seed of the first scene; they count up.")] = 0,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to write.")] = Path(
+        "world"
+    ),
+    quiet: Quiet = False,
+) -> None:
+    """Write clips of the built-in world with true captions."""
+    from mutoscope.data.world_clips import write_clips
+    from mutoscope.generation.request import Request, parse_size
+    from mutoscope.terminal import Say
+    from mutoscope.world.scene import View
+
+    width, height = parse_size(size)
+    Request(width=width, height=height, frames=frames, fps=fps, seed=seed)  # for its checks
+    if count < 1:
+        raise InputError(f"-n is {count}; ask for 1 clip or more.")
+    say = Say(quiet=quiet)
+    write_clips(output, range(seed, seed + count), View(width, height, frames, fps))
+    say.result(output, {})
+    say.note("saved", f"{count} clips in {output}, each with a .json of its captions and its truth")
+
+
+@train.command("vae")
+def train_vae(config: Config, set_: Set = None, resume: Resume = None) -> None:
+    """Train a video VAE."""
+    from mutoscope.config import load_config
+    from mutoscope.training.train_vae import TrainVAEConfig
+    from mutoscope.training.train_vae import train_vae as run
+
+    print(run(load_config(TrainVAEConfig, config, set_ or ()), resume))
+
+
+@train.command("dit")
+def train_dit(config: Config, set_: Set = None, resume: Resume = None) -> None:
+    """Train a diffusion transformer and its text encoder."""
+    from mutoscope.config import load_config
+    from mutoscope.training.train_dit import TrainDiTConfig
+    from mutoscope.training.train_dit import train_dit as run
+
+    print(run(load_config(TrainDiTConfig, config, set_ or ()), resume))
+
+
+@data.command("encode")
+def data_encode(config: Config, set_: Set = None) -> None:
+    """Encode clips, from the world or a folder, into a cache of latents."""
+    from mutoscope.config import load_config
+    from mutoscope.data.latents import EncodeConfig, encode
+    from mutoscope.terminal import Say
+    from mutoscope.weights.store import load_vae
+
+    asked = load_config(EncodeConfig, config, set_ or ())
+    say = Say()
+    start = time.perf_counter()
+
+    def report(done: int, total: int, skipped: str) -> None:
+        pace = (time.perf_counter() - start) / done
+        left = f"{pace * 1e3:.1f} ms a clip, {duration(pace * (total - done))} left"
+        say.note("encoded", f"{done} of {total}, {left}" + (f"; skipped: {skipped}" if skipped else ""))
+
+    say.note("saved", str(encode(load_vae(asked.model), asked, report)))
+
+
+@data.command("stats")
+def data_stats(folder: Annotated[Path, typer.Argument(help="A cache of latents.")]) -> None:
+    """Show what a cache of latents holds."""
+    from mutoscope.data.latents import Latents
+    from mutoscope.terminal import Say
+
+    latents = Latents(folder)
+    rows = {str(size): f"{latents.count(size)} clips of {size.tokens} tokens" for size in latents.sizes}
+    tokens = sum(latents.count(size) * size.tokens for size in latents.sizes)
+    clips = sum(latents.count(size) for size in latents.sizes)
+    example = latents.caption(latents.sizes[0], 0, "detailed", 0)
+    Say().table(
+        {**rows, "all": f"{clips} clips, {tokens} tokens, {len(latents.skipped)} skipped", "example": example}
+    )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A name, or a model folder.")],
+    suite: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder of the report.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="End with one JSON object on the last line.")
+    ] = False,
+) -> None:
+    """Score a model with the oracle, on prompts of several kinds."""
+
+
+@models.command("list")
+def models_list() -> None:
+    """Name the models that come with the package."""
+    from mutoscope.terminal import Say
+    from mutoscope.weights.store import built_in, read_card
+
+    names = built_in()
+    cards = [read_card(name) for name in names]
+    Say().table(
+        {
+            card.name: f"{card.defaults.width}x{card.defaults.height}, {card.licence}, built in"
+            for card in cards
+        }
+        or {"none": "no model is built in; train one, or name a model folder with -m"}
+    )
+
+
+@models.command("show")
+def models_show(model: Annotated[str, typer.Argument(help="A name, or a model folder.")]) -> None:
+    """Show what a model says of itself."""
+    from mutoscope.config import to_dict
+    from mutoscope.terminal import Say
+    from mutoscope.weights.store import read_card
+
+    Say().table(flat(to_dict(read_card(model))))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation; say what to mend and how."""
+    from mutoscope.doctor import examine
+    from mutoscope.terminal import Say
+
+    findings = examine()
+    Say().table({finding.name: finding.found for finding in findings})
+    wrong = [f"{finding.name}: {finding.remedy}" for finding in findings if finding.remedy]
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def open_model(name: str, say: "Say") -> "Model":
@@ -243,42 +410,29 @@ def open_model(name: str, say: "Say") -> "Model":
     return model
 
 
-def check_output(output: Path | None) -> None:
-    """Refuse a place that cannot be written before any work is done."""
-    from mutoscope.video import STILLS, STREAMS
+def tell_what_is_not_read(model: "Model", prompt: str, say: "Say") -> None:
+    """Words that the built-in world does not have, and the end of a prompt that is too long."""
+    from mutoscope.weights.store import built_in
+    from mutoscope.world.captions import parse
+    from mutoscope.world.palette import BACKDROPS, PALETTE
+    from mutoscope.world.scene import SHAPES
 
-    folder = Path.cwd() if output is None else output if output.is_dir() else output.parent
-    if (
-        output is not None
-        and not output.is_dir()
-        and output.suffix.lower() not in (*STREAMS, *STILLS, ".gif")
-    ):
-        known = " ".join((*STREAMS, ".gif", *STILLS))
-        raise InputError(f"The name {str(output)!r} has no known ending; use one of {known}.")
-    if not folder.is_dir():
-        raise InputError(
-            f"There is no folder {str(folder)!r} to write into; make it, or choose another with -o."
+    unknown = parse(prompt)[1] if model.card.name in built_in() else ()
+    if unknown:
+        words = ", ".join(repr(word) for word in unknown)
+        say.note(
+            "note",
+            f"{model.card.name} does not know {words}. Its world is small: {listed(SHAPES)}; "
+            f"in {listed(PALETTE)}; before {listed(BACKDROPS)}; moving, falling, bouncing, resting.",
         )
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"The folder {str(folder)!r} cannot be written; choose another place with -o.")
+    if ignored := model.text.ignored(prompt):
+        say.note("note", f"The prompt is too long for {model.card.name}; not read: {ignored!r}")
 
 
-def name_output(output: Path | None, recipe: "Recipe", several: bool) -> Path:
-    """Where a clip goes: FILE, FILE with the seed when there are several, or prompt and seed in a folder."""
-    if output is None or output.is_dir():
-        words = re.findall(r"\w+", recipe.prompt.lower())[:SLUG_WORDS]
-        name = "-".join(words)[:80] or "clip"
-        return unused((output or Path()) / f"{name}-{recipe.seed}.mp4")
-    return output.with_stem(f"{output.stem}-{recipe.seed}") if several else output
-
-
-def unused(path: Path) -> Path:
-    """The path, or the first of NAME-2, NAME-3 ... that no file has."""
-    number, free = 2, path
-    while free.exists():
-        free = path.with_stem(f"{path.stem}-{number}")
-        number += 1
-    return free
+def listed(words: Iterable[str]) -> str:
+    """ "a, b or c"."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def duration(seconds: float) -> str:
@@ -316,8 +470,8 @@ def main() -> None:
         if os.environ.get("MUTOSCOPE_DEBUG") == "1":
             raise
         code = complain(
-            f"Mutoscope failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}. This is our fault; "
-            "please report it with the output of the same command after `export MUTOSCOPE_DEBUG=1`.",
+            f"Mutoscope failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}; this is our "
+            "fault, please report it with what the same command prints after `export MUTOSCOPE_DEBUG=1`.",
             1,
         )
     sys.exit(code)

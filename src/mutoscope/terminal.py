@@ -1,15 +1,15 @@
-"""What a person reads: labelled notes, and while a clip is made a bar and a moving picture (plain lines in a file)."""
+"""What a person reads: labelled notes, and while a clip is made a bar with a moving picture above it."""
 
 import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import wrap
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PICTURE = (44, 24)  # columns and pixel rows of the preview; two pixel rows share a line
 PLAIN_SECONDS = 5.0  # a plain line at most this often
+LIVE_SECONDS = 0.1  # the picture at most this often
 
 
 class Say:
@@ -41,12 +42,12 @@ class Say:
     def table(self, rows: Mapping[str, object]) -> None:
         """Labels and values, one line each."""
         widest = max(8, *map(len, rows))
-        grid = Table.grid(padding=(0, 1))
-        grid.add_column(min_width=widest, no_wrap=True)
-        grid.add_column(overflow="fold")
+        room = max(20, self.console.width - widest - 1)
         for label, value in rows.items():
-            grid.add_row(Text(label, style="bold"), Text(str(value)))
-        self.console.print(grid)
+            lines = wrap(str(value), room, break_long_words=False, break_on_hyphens=False) or [""]
+            margin = "\n" + " " * (widest + 1)
+            text = Text.assemble((f"{label:<{widest}} ", "bold"), margin.join(lines))
+            self.console.print(text, soft_wrap=True)
 
     def result(self, path: Path, line: Mapping[str, object]) -> None:
         """The file that was made: its path when quiet, `line` as JSON when asked for."""
@@ -66,32 +67,39 @@ class Progress:
         self.console, self.vae, self.shown = say.console, vae, say.for_people
         self.colours = self.console.color_system is not None and not self.console.no_color
         self.live: Live | None = None
-        self.start = self.last_line = time.perf_counter()
+        self.picture: Text | None = None
+        self.start = self.last = time.perf_counter()
 
     def __enter__(self) -> "Progress":
         if self.shown and self.console.is_terminal:
-            self.live = Live(console=self.console, transient=True, auto_refresh=False)
+            self.live = Live(console=self.console, transient=not self.colours, auto_refresh=False)
             self.live.start()
-        self.start = self.last_line = time.perf_counter()
+        self.start = self.last = time.perf_counter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.live:
+            if self.picture:
+                self.live.update(self.picture)  # the picture stays, the bar goes
             self.live.stop()
 
     def __call__(self, info: "StepInfo") -> None:
         if not self.shown:
             return
         now = time.perf_counter()
+        if now - self.last < (LIVE_SECONDS if self.live else PLAIN_SECONDS) and info.step < info.steps:
+            return
+        self.last = now
         line = progress_line(info.step, info.steps, now - self.start, self.console.width if self.live else 0)
-        if self.live:
-            text = Text(line, no_wrap=True)
-            self.live.update(Group(self.look(info), text) if self.colours else text, refresh=True)
-        elif now - self.last_line >= PLAIN_SECONDS or info.step == info.steps:
-            self.last_line = now
+        if not self.live:
             self.console.print(line)
+        elif self.colours:
+            self.picture = self.look(info)
+            self.live.update(Group(self.picture, Text(line, no_wrap=True)), refresh=True)
+        else:
+            self.live.update(Text(line, no_wrap=True), refresh=True)
 
     def look(self, info: "StepInfo") -> Text:
         """The next latent frame of the clip, so that the picture moves with the steps."""

@@ -1,7 +1,7 @@
 """What is known of a clip before it is made: some latent frames, given clean, beside those to be found.
 
-Every task is a Condition. The model was trained with known frames at timestep 0 among noisy ones, so a task needs
-no code of its own in the sampler: text knows nothing, a picture knows the first latent frame.
+Every task is a Condition. The model was trained with known frames at timestep 0 among noisy ones, so a task
+needs no code of its own in the sampler: text knows nothing, a picture knows the first latent frame.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,8 +50,8 @@ def frames(vae: VAE, grid: Grid, known: Mapping[int, Tensor]) -> Condition:
         stop = start + piece_BCTHW.shape[2]
         if start < 0 or stop > grid.frames:
             raise InputError(
-                f"Known frames for latent frames {start} to {stop - 1} do not fit into a clip of {grid.frames}; "
-                "make the clip longer."
+                f"Known frames at latent frames {start} to {stop - 1} do not fit into a clip of "
+                f"{grid.frames}; make the clip longer."
             )
         condition.latent_BCTHW[:, :, start:stop] = piece_BCTHW
         condition.mask_BT[:, start:stop] = True

@@ -17,13 +17,13 @@ from mutoscope.weights.store import Model
 RESERVE = 256 * 2**20
 """Bytes left to the rest of the machine."""
 
-TOKEN_FLOATS = 16
-"""Peak floats per token and per unit of width in one DiT block: residual, queries, keys, values, 4x hidden, copies."""
+TOKEN_FLOATS = 20
+"""Peak floats per token and unit of width in a DiT block: residual, queries, keys, values, hidden, copies."""
 
-LATENT_FLOATS = 6144
+LATENT_FLOATS = 7168
 """Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
 
-MATMUL_SHARE = 0.55
+MATMUL_SHARE = 0.65
 """Share of the machine's matmul rate that sampling reaches on small grids."""
 
 
@@ -50,21 +50,21 @@ def plan(model: Model, recipe: Recipe) -> Plan:
     decoding = chunk * LATENT_FLOATS * itemsize + 3 * pixels
     history = 8 * latents * model.vae.latent_channels * 4
     evaluations = recipe.steps * (2 if recipe.sampler == "heun" else 1) * branches
-    weights = sum(parameter.numel() for parameter in model.dit.parameters())
-    forward = 2 * weights * tokens + 4 * depth * width * tokens**2
-    return Plan(max(sampling, decoding) + history, evaluations * forward + 0.5e6 * pixels)
+    dense = depth * width * (6 * width + 2 * model.dit.config.mlp_width)  # weights that every token passes
+    forward = 2 * dense * tokens + 4 * depth * width * tokens**2
+    detail = 8 * sum(parameter.numel() for parameter in model.vae.decoder.parameters())
+    return Plan(max(sampling, decoding) + history, evaluations * forward + detail * latents)
 
 
 def seconds(cost: Plan) -> float:
-    """Expected seconds, from the matmul rate of this machine measured now (about 20 ms)."""
-    left, right = torch.ones(512, 512), torch.ones(512, 512)
-    torch.mm(left, right)
-    start, rounds = time.perf_counter(), 0
-    while time.perf_counter() - start < 0.02:
+    """Expected seconds, from the best matmul rate seen on this machine in 20 ms."""
+    left, right = torch.ones(256, 1024), torch.ones(1024, 256)
+    until, best = time.perf_counter() + 0.02, math.inf
+    while time.perf_counter() < until:
+        start = time.perf_counter()
         torch.mm(left, right)
-        rounds += 1
-    rate = rounds * 2 * 512**3 / (time.perf_counter() - start)
-    return cost.operations / (MATMUL_SHARE * rate)
+        best = min(best, time.perf_counter() - start)
+    return cost.operations * best / (MATMUL_SHARE * 2 * left.numel() * right.shape[1])
 
 
 def free_memory(device: torch.device) -> int:
@@ -94,8 +94,8 @@ def refuse_what_does_not_fit(model: Model, recipe: Recipe) -> None:
         else "ask for a shorter clip: no size fits at this length"
     )
     raise InputError(
-        f"{recipe.size} with {recipe.frames} frames needs about {gibibytes(need)}, "
-        f"{gibibytes(free)} are free; {remedy}."
+        f"{recipe.size} with {recipe.frames} frames needs about {readable(need)}, "
+        f"{readable(free)} are free; {remedy}."
     )
 
 
@@ -107,11 +107,8 @@ def largest_that_fits(model: Model, recipe: Recipe, free: int) -> Recipe | None:
     best: Recipe | None = None
     while low < high:
         cells = (low + high + 1) // 2
-        scale = cells * step / longest
-        sides = {
-            name: max(step, int(getattr(recipe, name) * scale) // step * step) for name in ("width", "height")
-        }
-        smaller = replace(recipe, **sides)
+        width, height = (max(step, side * cells // longest * step) for side in (recipe.width, recipe.height))
+        smaller = replace(recipe, width=width, height=height)
         if plan(model, smaller).memory <= free:
             low, best = cells, smaller
         else:
@@ -119,6 +116,8 @@ def largest_that_fits(model: Model, recipe: Recipe, free: int) -> Recipe | None:
     return best
 
 
-def gibibytes(amount: int) -> str:
-    """Bytes for people: "0.3 GiB"."""
+def readable(amount: int) -> str:
+    """Bytes for people: "80 MiB", "1.3 GiB"."""
+    if amount < 2**30:
+        return f"{max(amount, 2**20) / 2**20:.0f} MiB"
     return f"{amount / 2**30:.1f} GiB" if amount < 1000 * 2**30 else f"{amount / 2**40:.0f} TiB"

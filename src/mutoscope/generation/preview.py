@@ -1,4 +1,4 @@
-"""A look at a clip that is still being made: the VAE's linear shortcut turns latents into pixels at almost no cost."""
+"""A look at a clip that is still being made: the VAE's linear shortcut makes pixels at almost no cost."""
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ def thumbnail(vae: VAE, latent_CTHW: Tensor, frame: int) -> np.ndarray:
     latent_BCTHW = latent_CTHW[None, :, frame : frame + 1]
     scaled_BCTHW = latent_BCTHW * per_channel(vae.latent_std) + per_channel(vae.latent_mean)
     video_BCTHW = unfold(vae.shortcut_out(scaled_BCTHW), vae.strides[0], vae.strides[1])
-    frames_THWC: np.ndarray = to_frames(video_BCTHW[0, :, -1:])
-    return frames_THWC[0]
+    image_HWC: np.ndarray = to_frames(video_BCTHW[0, :, -1:])[0]
+    return image_HWC
 
 
 def shrink(image_HWC: np.ndarray, columns: int, rows: int) -> np.ndarray:
-    """The image within columns x rows, its shape kept: each pixel the mean of the area that it covers (uint8)."""
+    """The image within columns x rows, its shape kept; each pixel is the mean of what it covers (uint8)."""
     height, width, _ = image_HWC.shape
     scale = min(columns / width, rows / height, 1.0)
     size = max(1, round(height * scale)), max(1, round(width * scale))

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from mutoscope.config import from_dict
-from mutoscope.diffusion.sampler import StepInfo
+from mutoscope.diffusion.sampler import OnStep, StepInfo
 from mutoscope.errors import InputError
-from mutoscope.generation.generate import OnStep, record, save
+from mutoscope.generation.generate import record, save
 from mutoscope.generation.request import Recipe, file_sha256
 from mutoscope.video import read_recipe, read_video
 from mutoscope.weights.store import Model
@@ -75,7 +75,7 @@ def remake(model: Model, made: Record, path: Path, on_step: OnStep | None = None
 
 
 def differences(model: Model, made: Record, original: Path, again: Path) -> list[str]:
-    """Empty when two files have the same bytes; else what differs: the surroundings first, then the pixels."""
+    """What differs between two files, surroundings first, then pixels; empty when the bytes are the same."""
     if file_sha256(original) == file_sha256(again):
         return []
     now = from_dict(Record, record(model, made.recipe), "this machine")

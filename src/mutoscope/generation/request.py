@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mutoscope.errors import InputError
+from mutoscope.weights.card import Defaults
 
 # The names of diffusion.sampler.SAMPLERS (a test compares them); listed here to be checked without torch.
 SAMPLERS = ("euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc")
@@ -29,7 +30,7 @@ class Request:
     """One clip that somebody wants; None means the model's own default.
 
     `width` and `height` are pixels of the result; sizes off the model's grid are rounded up for the model and
-    cropped afterwards. Give the length as `frames` or as `seconds` (times `fps`, at least one frame), not both.
+    cropped afterwards. The length is `frames`, or `seconds` times `fps` (one frame or more), not both.
     `guidance` is the classifier-free guidance scale, 1 = none. `negative` takes the place of the null text.
     `seed` None draws one; the recipe of the clip tells it. `image` and `last_image` are files whose picture
     becomes the first and the last frame. Raises InputError for values outside their range.
@@ -54,7 +55,8 @@ class Request:
         _check_text("negative prompt", self.negative)
         if self.frames is not None and self.seconds is not None:
             raise InputError(
-                f"Both frames ({self.frames}) and seconds ({self.seconds:g}) are given; a clip has one length, drop one."
+                f"Both frames ({self.frames}) and seconds ({self.seconds:g}) are given; "
+                "a clip has one length, drop one."
             )
         _check_whole("width", self.width, SIDES)
         _check_whole("height", self.height, SIDES)
@@ -70,24 +72,11 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """What a model makes of a request that names only a prompt."""
-
-    width: int = 64
-    height: int = 64
-    frames: int = 17
-    fps: float = 8.0
-    steps: int = 30
-    guidance: float = 4.0
-    sampler: str = "dpmpp_2m"
-
-
-@dataclass(frozen=True)
 class Recipe:
     """A request with nothing left open: together with the weights it determines every pixel of the clip.
 
-    Images are named by path and by the sha256 of the file. `stopped` is the number of steps after which a clip
-    was stopped early, None for a finished one.
+    Images are named by path and by the sha256 of the file. `stopped` is the number of steps after which a
+    clip was stopped early, None for a finished one.
     """
 
     prompt: str
@@ -120,7 +109,7 @@ class Recipe:
 class Grid:
     """Latent frames, rows and columns that cover a clip, and how many pixels each covers.
 
-    The first latent frame holds one frame, every other `strides[0]`; the grid is a multiple of the model's patch.
+    The first latent frame holds one frame, every other `strides[0]`; axes are multiples of the model's patch.
     """
 
     frames: int
@@ -156,7 +145,8 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         frames = max(1, round(request.seconds * fps))
         if frames > FRAMES[1]:
             raise InputError(
-                f"{request.seconds:g} seconds at {fps:g} fps are {frames} frames, at most {FRAMES[1]} are made; ask for less."
+                f"{request.seconds:g} seconds at {fps:g} fps are {frames} frames; "
+                f"ask for at most {FRAMES[1]} frames."
             )
     else:
         frames = defaults.frames if request.frames is None else request.frames

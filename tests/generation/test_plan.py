@@ -1,0 +1,68 @@
+"""Costs grow as they should, and what is too much is answered with what fits."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mutoscope.errors import InputError
+from mutoscope.generation import plan as planning
+from mutoscope.generation.plan import largest_that_fits, plan, readable, seconds
+from mutoscope.generation.request import Recipe, Request, fill
+from mutoscope.weights.store import Model, load
+
+
+@pytest.fixture(scope="module")
+def model(model_folder: Path) -> Model:
+    return load(model_folder, device="cpu")
+
+
+@pytest.fixture
+def recipe(model: Model) -> Recipe:
+    return fill(Request(width=256, height=128, frames=17, steps=10, seed=1), model.card.defaults)
+
+
+def test_operations_follow_steps_branches_and_sampler(model: Model, recipe: Recipe) -> None:
+    decoding = plan(model, replace(recipe, steps=0)).operations
+    sampling = plan(model, recipe).operations - decoding
+    assert sampling > 0
+    for change, factor in (({"steps": 20}, 2), ({"guidance": 1.0}, 0.5), ({"sampler": "heun"}, 2)):
+        assert plan(model, replace(recipe, **change)).operations - decoding == pytest.approx(
+            factor * sampling
+        )
+    assert 0 < seconds(plan(model, recipe)) < 60
+
+
+def test_the_offered_size_fits_and_the_next_one_does_not(model: Model, recipe: Recipe) -> None:
+    free = plan(model, recipe).memory // 3
+    fitting = largest_that_fits(model, recipe, free)
+    assert fitting is not None
+    assert plan(model, fitting).memory <= free
+    assert fitting.width == pytest.approx(2 * fitting.height, abs=32)
+    larger = replace(fitting, width=fitting.width + 16, height=fitting.height + 16)
+    assert plan(model, larger).memory > free
+    assert largest_that_fits(model, recipe, 0) is None
+
+
+def test_refusal_names_need_and_remedy(model: Model, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    need = plan(model, recipe).memory
+    monkeypatch.setattr(planning, "free_memory", lambda device: need)
+    planning.refuse_what_does_not_fit(model, recipe)
+    monkeypatch.setattr(planning, "free_memory", lambda device: need - 1)
+    with pytest.raises(InputError, match=rf"256x128 .* needs about {readable(need)}.*fits at this length"):
+        planning.refuse_what_does_not_fit(model, recipe)
+    monkeypatch.setattr(planning, "free_memory", lambda device: 0)
+    with pytest.raises(InputError, match="shorter clip"):
+        planning.refuse_what_does_not_fit(model, recipe)
+
+
+def test_free_memory_is_some_of_this_machine() -> None:
+    assert 0 < planning.free_memory(torch.device("cpu")) < 2**50
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0, "1 MiB"), (80 * 2**20, "80 MiB"), (2**31, "2.0 GiB"), (2**53, "8192 TiB")]
+)
+def test_bytes_for_people(amount: int, text: str) -> None:
+    assert readable(amount) == text
