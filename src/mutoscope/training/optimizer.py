@@ -27,6 +27,7 @@ class OptimizerConfig:
 
     steps: int = 2400
     kind: Literal["muon", "adamw"] = "muon"
+    convolutions: bool = False  # whether Muon also takes the convolutions inside blocks, as matrices out x rest
     muon_lr: float = 2e-3
     adamw_lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
@@ -72,16 +73,20 @@ def build_optimizers(modules: Mapping[str, nn.Module], config: OptimizerConfig) 
     """Muon on the 2-D weights of linear layers inside blocks, AdamW on the rest.
 
     "Inside blocks" means inside an nn.ModuleList: embeddings, the first and last projections, norms, biases,
-    tables and convolutions go to AdamW, as advised by the authors of Muon (Jordan et al. 2024).
+    tables and, unless the config says otherwise, convolutions go to AdamW, as advised by the authors of Muon
+    (Jordan et al. 2024).
     """
     hidden: dict[int, Tensor] = {}
     if config.kind == "muon":
         for module in modules.values():
             for blocks in module.modules():
                 if isinstance(blocks, nn.ModuleList):
-                    linears = [layer for layer in blocks.modules() if isinstance(layer, nn.Linear)]
                     hidden.update(
-                        (id(layer.weight), layer.weight) for layer in linears if layer.weight.requires_grad
+                        (id(weight), weight)
+                        for layer in blocks.modules()
+                        if isinstance(weight := getattr(layer, "weight", None), Tensor)
+                        and weight.requires_grad
+                        and (isinstance(layer, nn.Linear) or (config.convolutions and weight.ndim >= 3))
                     )
     rest: dict[int, Tensor] = {
         id(parameter): parameter
@@ -150,8 +155,10 @@ class Muon(Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
-            for (rows, columns), matrices in by_shape.items():
-                directions = orthogonalised(self._momentum(matrices, group["momentum"]))
+            for shape, matrices in by_shape.items():
+                rows, columns = shape[0], shape[1:].numel()
+                flat = [direction.flatten(1) for direction in self._momentum(matrices, group["momentum"])]
+                directions = [direction.view(shape) for direction in orthogonalised(flat)]
                 lr = group["lr"]
                 torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
                 torch._foreach_add_(matrices, directions, alpha=-lr * 0.2 * math.sqrt(max(rows, columns)))

@@ -24,7 +24,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any
@@ -228,6 +228,43 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         for part, plan in document["parts"].items()
     }
     return parts, document["meta"]
+
+
+def checkpoint_to_resume(folder: Path, resume: str | None) -> Path | None:
+    """The checkpoint in `folder` to start from, None for a new run; resume: None, "auto" or a checkpoint.
+
+    Raises InputError rather than write over an older run or start one unasked.
+    """
+    if resume is None:
+        if checkpoints(folder):
+            raise InputError(
+                f"{folder.parent} holds a run: continue it with --resume auto, or choose another out."
+            )
+        return None
+    if resume != "auto":
+        return Path(resume)
+    found = latest_checkpoint(folder)
+    if found is None and checkpoints(folder):
+        raise InputError(f"no checkpoint in {folder} is usable: delete them to begin anew.")
+    return found
+
+
+def refuse_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str], where: Path
+) -> None:
+    """Raise InputError when a continuation would train otherwise than the run it continues.
+
+    free: keys that change no weight and may therefore differ.
+    """
+    changes = [
+        f"{key} was {before.get(key)!r}, is {now[key]!r}"
+        for key in now
+        if key not in free and before.get(key) != now[key]
+    ]
+    if changes:
+        raise InputError(
+            f"{where} belongs to another config ({'; '.join(changes)}): undo that, or choose another out."
+        )
 
 
 def sweep(folder: Path) -> None:

@@ -1,0 +1,335 @@
+"""Train the video VAE on the built-in world: one loop, from principal components to a model folder.
+
+Clips are rendered as they are needed; the batch of a step is a function of (seed, step), so a run that is killed
+and resumed gives the same weights, bit for bit, as one left alone (same machine, same number of threads).
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mutoscope.config import to_dict, write_json
+from mutoscope.errors import InputError
+from mutoscope.models.vae import VAE, VAE_PRESETS
+from mutoscope.training.optimizer import (
+    OptimizerConfig,
+    build_optimizers,
+    clip_gradients,
+    set_learning_rate,
+)
+from mutoscope.training.state import (
+    EMA,
+    TRY_AGAIN,
+    Progress,
+    RunLog,
+    StopSignal,
+    checkpoint_to_resume,
+    claimed,
+    clock,
+    load_checkpoint,
+    refuse_changes,
+    require_space,
+    save_checkpoint,
+    say,
+    sweep,
+)
+from mutoscope.video import to_frames
+from mutoscope.weights.card import ModelCard
+from mutoscope.weights.store import save_model
+from mutoscope.world.render import render_with_mask
+from mutoscope.world.scene import SceneMix, View, sample_scene
+
+VALIDATION_SEED = 2**40  # scenes from here on are never trained on
+STATISTICS_SEED = 2**41
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One shape of clips and its share of the steps; `clips` are rendered for a step."""
+
+    frames: int
+    height: int
+    width: int
+    probability: float
+    clips: int
+
+
+@dataclass(frozen=True)
+class VAELoss:
+    """Weights of the loss (recipe: L1 + 2 MSE + 0.5 gradient L1 + 3e-4 KL), `objects` times on object pixels."""
+
+    l1: float = 1.0
+    mse: float = 2.0
+    gradient: float = 0.5
+    kl: float = 3e-4
+    objects: float = 4.0
+
+
+@dataclass(frozen=True)
+class TrainVAEConfig:
+    """One run into the folder `out`. size names a preset; vae changes single numbers of it.
+
+    precision "bf16" computes activations in bfloat16, which pays on CPUs with AMX and on GPUs; weights and
+    losses stay fp32. threads: of torch, 0 leaves its choice. Lengths are in steps; 0 turns a thing off.
+    """
+
+    out: str
+    buckets: tuple[Bucket, ...]
+    size: str = "tiny"
+    world: SceneMix = field(default_factory=SceneMix)
+    loss: VAELoss = field(default_factory=VAELoss)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: float = 0.99
+    seed: int = 0
+    threads: int = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    shortcut_clips: int = 512
+    checkpoint_every: int = 500
+    keep: int = 2
+    validate_every: int = 250
+    validation_clips: int = 32
+
+    def __post_init__(self) -> None:
+        if self.size not in VAE_PRESETS:
+            raise InputError(f"size {self.size!r} is unknown: choose one of {', '.join(VAE_PRESETS)}.")
+        if (
+            not self.buckets
+            or min(b.probability for b in self.buckets) < 0
+            or min(b.clips for b in self.buckets) < 1
+        ):
+            raise InputError("buckets: at least one, with probability >= 0 and clips >= 1.")
+
+
+@dataclass
+class Run:
+    """All that the loop works with."""
+
+    config: TrainVAEConfig
+    folder: Path
+    vae: VAE
+    optimizers: list[Optimizer]
+    ema: EMA
+    log: RunLog
+    step: int  # steps done
+    seconds: float  # spent in earlier sittings
+
+
+def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
+    """Train, and return the model folder `out`/model (a VAE alone).
+
+    resume: None begins a new run, "auto" continues one if there is one, anything else is a checkpoint folder.
+    Raises InputError for a config that cannot work, FloatingPointError before the update that a NaN or Inf would
+    spoil, SystemExit(75) after a signal, with a checkpoint saved.
+    """
+    folder = Path(config.out)
+    with claimed(folder), StopSignal() as stop:
+        run = begin(config, folder, resume)
+        steps, began = config.optimizer.steps, time.monotonic() - run.seconds
+        progress = Progress("train vae", steps, run.step)
+        while run.step < steps:
+            step = run.step + 1
+            video_BCTHW, mask_B1THW = clips_of_step(config, step)
+            loss = vae_loss(run.vae, video_BCTHW, mask_B1THW, config, step)
+            torch.autograd.backward([loss])
+            factor = set_learning_rate(run.optimizers, step, config.optimizer)
+            norm = clip_gradients(run.optimizers, config.optimizer.clip)
+            if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+                raise FloatingPointError(
+                    f"step {step}: loss {loss.item()}, gradient norm {norm}; stopped before the update; try a lower "
+                    "learning rate."
+                )
+            for optimizer in run.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            run.ema.update()
+            run.step = step
+            run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
+            progress.update(step, f"loss {loss.item():.4f}")
+            last = step == steps
+            if last or (config.validate_every and step % config.validate_every == 0):
+                figures = validate(run)
+                run.log.write(step, **figures)
+                say(f"step {step}: " + ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items()))
+            if last or stop.requested or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                save(run, time.monotonic() - began)
+            if stop.requested and not last:
+                progress.close()
+                say(f"stopped after step {step}: continue with --resume auto.")
+                raise SystemExit(TRY_AGAIN)
+        progress.close()
+        return finish(run, time.monotonic() - began)
+
+
+def clips_of_step(config: TrainVAEConfig, step: int) -> tuple[Tensor, Tensor]:
+    """video_BCTHW and mask_B1THW of the objects, a function of (seed, step)."""
+    choose = np.random.default_rng((config.seed, step))
+    shares = np.array([bucket.probability for bucket in config.buckets])
+    bucket = config.buckets[choose.choice(len(shares), p=shares / shares.sum())]
+    seeds = choose.integers(VALIDATION_SEED, size=bucket.clips)
+    scenes = [sample_scene(int(seed), config.world) for seed in seeds]
+    return render_with_mask(scenes, View(bucket.width, bucket.height, bucket.frames))
+
+
+def vae_loss(vae: VAE, video_BCTHW: Tensor, mask_B1THW: Tensor, config: TrainVAEConfig, step: int) -> Tensor:
+    """Reconstruction from a sample of the posterior, object pixels weighted, plus the KL divergence per value."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        mean_BCTHW, logvar_BCTHW = vae.posterior(video_BCTHW)
+    mean_BCTHW, logvar_BCTHW = mean_BCTHW.float(), logvar_BCTHW.float()
+    generator = torch.Generator().manual_seed(hash((config.seed, step)) % 2**62)
+    noise_BCTHW = torch.randn(mean_BCTHW.shape, generator=generator)
+    sample_BCTHW = mean_BCTHW + noise_BCTHW * (logvar_BCTHW / 2).exp()
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        output_BCTHW = vae.reconstruct(sample_BCTHW)
+    error_BCTHW = output_BCTHW.float() - video_BCTHW
+    weight_B1THW = 1 + (config.loss.objects - 1) * mask_B1THW
+    rows_BCTHW = error_BCTHW[..., 1:, :] - error_BCTHW[..., :-1, :]
+    columns_BCTHW = error_BCTHW[..., 1:] - error_BCTHW[..., :-1]
+    kl = 0.5 * (mean_BCTHW.square() + logvar_BCTHW.exp() - 1 - logvar_BCTHW).mean()
+    return (
+        config.loss.l1 * (weight_B1THW * error_BCTHW.abs()).mean()
+        + config.loss.mse * (weight_B1THW * error_BCTHW.square()).mean()
+        + config.loss.gradient * (rows_BCTHW.abs().mean() + columns_BCTHW.abs().mean())
+        + config.loss.kl * kl
+    )
+
+
+# --- beginning
+
+# What may differ between a run and its continuation: it changes no weight.
+FREE = ("out", "checkpoint_every", "keep", "validate_every", "validation_clips")
+
+
+def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
+    """Build everything, fresh (on principal components of the world's clips) or from a checkpoint."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    sweep(folder / "checkpoints")
+    found = checkpoint_to_resume(folder / "checkpoints", resume)
+    parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
+    if found:
+        refuse_changes(meta["config"], to_dict(config), FREE, found)
+    vae = VAE(VAE_PRESETS[config.size])
+    if not found:
+        vae.fit_shortcut(fresh_clips(config, config.buckets[0], 0, config.shortcut_clips))
+    optimizers = build_optimizers({"vae": vae}, config.optimizer)
+    ema = EMA({"vae": vae}, config.ema)
+    if found:
+        vae.load_state_dict(parts["vae"])
+        for i, optimizer in enumerate(optimizers):
+            optimizer.load_state_dict(parts[f"optimizer{i}"])
+        ema.load_state_dict(parts["ema"])
+        say(f"resuming from step {meta['step']}.")
+    weights = sum(parameter.numel() for parameter in vae.parameters())
+    require_space(folder, 16 * weights * (config.keep + 1))  # weights, average, optimiser states, fp32
+    write_json(folder / "config.json", config)
+    return Run(
+        config,
+        folder,
+        vae,
+        optimizers,
+        ema,
+        RunLog(folder, "log.jsonl", meta["step"]),
+        meta["step"],
+        meta["seconds"],
+    )
+
+
+def fresh_clips(config: TrainVAEConfig, bucket: Bucket, seed: int, count: int) -> Tensor:
+    """video_BCTHW of `count` scenes from `seed` on."""
+    scenes = [sample_scene(seed + i, config.world) for i in range(count)]
+    return render_with_mask(scenes, View(bucket.width, bucket.height, bucket.frames))[0]
+
+
+# --- pauses: validation, pictures, checkpoints, the end
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, float]:
+    """PSNR in dB of the averaged weights, mean over fresh clips, one figure per shape; and a picture."""
+    figures = {}
+    with run.ema.applied():
+        for bucket in run.config.buckets:
+            video_BCTHW = fresh_clips(run.config, bucket, VALIDATION_SEED, run.config.validation_clips)
+            output_BCTHW = run.vae.reconstruct(run.vae.posterior(video_BCTHW)[0]).clamp(-1, 1)
+            error_B = ((output_BCTHW - video_BCTHW) / 2).square().flatten(1).mean(1)
+            name = f"psnr {bucket.width}x{bucket.height}x{bucket.frames}"
+            figures[name] = float((-10 * error_B.log10()).mean())
+            if bucket is run.config.buckets[0]:
+                draw(run, video_BCTHW[:8], output_BCTHW[:8])
+    return figures
+
+
+def draw(run: Run, video_BCTHW: Tensor, output_BCTHW: Tensor) -> None:
+    """Write samples/step-N.png: a column per clip, first and last frame, each above its reconstruction."""
+    rows: list[Sequence[np.ndarray]] = []
+    for moment in (0, -1):
+        rows += [
+            [to_frames(clip[:, moment : moment + 1 or None])[0] for clip in part]
+            for part in (video_BCTHW, output_BCTHW)
+        ]
+    (run.folder / "samples").mkdir(exist_ok=True)
+    grid_HWC = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+    Image.fromarray(grid_HWC).save(run.folder / "samples" / f"step-{run.step:08d}.png")
+
+
+def save(run: Run, seconds: float) -> Path:
+    """A checkpoint of everything that the next step depends on."""
+    run.log.sync()
+    parts = {"vae": run.vae.state_dict(), "ema": run.ema.state_dict()}
+    parts |= {f"optimizer{i}": optimizer.state_dict() for i, optimizer in enumerate(run.optimizers)}
+    meta = {"step": run.step, "seconds": seconds, "config": to_dict(run.config)}
+    return save_checkpoint(run.folder / "checkpoints", run.step, parts, meta, run.config.keep)
+
+
+@torch.no_grad()
+def measure_latents(run: Run) -> None:
+    """Set the statistics that normalise latents, from the mode of fresh clips; carried weights are used."""
+    bucket = run.config.buckets[0]
+    means = [
+        run.vae.posterior(fresh_clips(run.config, bucket, STATISTICS_SEED + 32 * i, 32))[0] for i in range(8)
+    ]
+    values_CS = torch.cat(means).transpose(0, 1).flatten(1)
+    run.vae.latent_mean.copy_(values_CS.mean(1))
+    run.vae.latent_std.copy_(values_CS.std(1))
+
+
+def finish(run: Run, seconds: float) -> Path:
+    """Write the model folder with the averaged weights and the record of how they came about."""
+    config = run.config
+    with run.ema.applied():
+        measure_latents(run)
+        validation = {
+            name: value
+            for record in run.log.records()
+            for name, value in record.items()
+            if name.startswith("psnr ")
+        }
+        training: dict[str, Any] = {
+            "config": to_dict(config),
+            "steps": run.step,
+            "seconds": round(seconds),
+            "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+            "torch": torch.__version__,
+            "date": datetime.date.today().isoformat(),
+            "validation": validation,
+        }
+        path = save_model(
+            run.folder / "model", vae=run.vae.eval(), card=ModelCard(f"vae-{config.size}", training=training)
+        )
+    run.log.close()
+    say(f"{path}: {run.step} steps in {clock(seconds)}, {validation}.")
+    return path
