@@ -1,0 +1,210 @@
+"""The door of the server: who may come in, how large a request may be, and how long it may take to arrive.
+
+`Gate` wraps the application (hosts, origins, keys, body size, draining); `PunctualProtocol` wraps uvicorn's
+protocol, which has no deadline for a request that never ends.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import h11
+from starlette.datastructures import Headers
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mutoscope.serving.keys import Keyring
+from mutoscope.serving.protocol import ApiError
+from mutoscope.serving.receive import BODY_BYTES
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DEADLINE = 30.0
+"""Seconds within which the head of a request and its first bytes must be here."""
+
+SLOWEST = 64 * 1024
+"""Bytes per second that an upload must keep up beyond the deadline."""
+
+CONNECTIONS = 4000
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'; "
+        b"base-uri 'none'; form-action 'self'",
+    ),
+]
+
+
+@dataclass
+class Door:
+    """What the gate goes by; `hosts` None lets every Host in. `draining` closes it for new work."""
+
+    keyring: Keyring
+    hosts: tuple[str, ...] | None
+    origins: tuple[str, ...] = ()
+    draining: bool = False
+    answers: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+
+class Gate:
+    """ASGI middleware around everything the server answers."""
+
+    def __init__(self, app: App, door: Door) -> None:
+        self.app, self.door = app, door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.door.answers[(scope["method"], message["status"])] += 1
+                message = {**message, "headers": [*message["headers"], *SECURITY_HEADERS]}
+            await send(message)
+
+        try:
+            scope.setdefault("state", {})["tenant"] = self._admit(scope, Headers(scope=scope))
+        except ApiError as error:
+            await _refuse(error, answer)
+            return
+        await self.app(scope, _limited(receive), answer)
+
+    def _admit(self, scope: Scope, headers: Headers) -> str:
+        """The tenant of a request. Raises ApiError for one that must not come in."""
+        path, method = scope["path"], scope["method"]
+        host = headers.get("host", "")
+        if self.door.hosts is not None and _hostname(host) not in self.door.hosts:
+            raise ApiError(
+                403, "host_not_allowed", "This host name is not served; start the server with --allow-host."
+            )
+        origin = headers.get("origin")
+        if origin is not None and origin not in self.door.origins and urlsplit(origin).netloc != host:
+            raise ApiError(
+                403, "origin_not_allowed", "Pages of another site may not use this server (--allow-origin)."
+            )
+        if not (path.startswith("/v1/") or path == "/metrics"):
+            return ""
+        if headers.get("sec-fetch-site") == "cross-site" and origin not in self.door.origins:
+            raise ApiError(
+                403, "origin_not_allowed", "Pages of another site may not use this server (--allow-origin)."
+            )
+        tenant = self.door.keyring.tenant(headers.get("authorization", ""))
+        if tenant is None:
+            raise ApiError(
+                401,
+                "invalid_api_key",
+                "The API key is missing or not valid; send `Authorization: Bearer KEY`.",
+                headers={"www-authenticate": "Bearer"},
+            )
+        if self.door.draining and method == "POST":
+            raise ApiError(
+                503, "shutting_down", "The server is stopping; try again soon.", headers={"retry-after": "5"}
+            )
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > BODY_BYTES:
+            raise _too_large()
+        return tenant
+
+
+def _limited(receive: Receive) -> Receive:
+    """The same channel, which refuses to go on beyond BODY_BYTES."""
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > BODY_BYTES:
+            raise _too_large()
+        return message
+
+    return limited
+
+
+def _too_large() -> ApiError:
+    return ApiError(413, "body_too_large", f"A request holds at most {BODY_BYTES} bytes; send less.")
+
+
+async def _refuse(error: ApiError, send: Send) -> None:
+    body = json.dumps(error.body()).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+    pairs = [(name.encode(), value.encode()) for name, value in (headers | error.headers).items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _hostname(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+class PunctualProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 with a deadline: a request that has not arrived in time is cut off.
+
+    The head has DEADLINE seconds from the connection (on a kept one, from its first byte); a body may go
+    on as long as it arrives at SLOWEST bytes per second or faster.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _begun = 0.0
+    _received = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            transport.abort()
+            return
+        self._arm()
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is None:
+            self._arm()
+        self._received += len(data)
+        super().data_received(data)
+        self._disarm_when_whole()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._disarm_when_whole()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _arm(self) -> None:
+        self._begun, self._received = time.monotonic(), 0
+        self._timer = self.loop.call_later(DEADLINE, self._too_late)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _disarm_when_whole(self) -> None:
+        is_between = self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY) or (is_between and self.cycle is not None):
+            self._disarm()
+
+    def _too_late(self) -> None:
+        allowed = DEADLINE + (self._received / SLOWEST if self.conn.their_state is h11.SEND_BODY else 0)
+        remaining = self._begun + allowed - time.monotonic()
+        if remaining > 0:
+            self._timer = self.loop.call_later(remaining, self._too_late)
+        else:
+            self.transport.abort()

@@ -1,0 +1,512 @@
+"""The jobs of the server: a durable queue in SQLite, with leases, fencing and exactly one publication.
+
+A job is queued, then in_progress under a lease, then completed or failed. A lease has a number that rises
+with every claim: whoever writes must name it, so that a worker that was taken for dead cannot publish. A job whose
+worker is gone (boot, process and start time tell) or silent for a whole lease goes back to the queue, three
+times at most. Execution can happen twice, publication cannot.
+"""
+
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mutoscope.errors import InputError
+from mutoscope.serving import orders
+from mutoscope.serving.orders import Order
+from mutoscope.serving.processes import is_gone, owner_of
+
+Status = Literal["queued", "in_progress", "completed", "failed"]
+
+LEASE = 30.0
+"""Seconds without a heartbeat after which a job is given to another worker."""
+
+ATTEMPTS = 3
+RETRY_WINDOW = 600.0
+"""Seconds in which a keyless retry of the client is the same request."""
+
+KEY_WINDOW = 86_400.0
+"""Seconds for which an idempotency key is remembered."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL,
+  status TEXT NOT NULL, progress INTEGER NOT NULL DEFAULT 0, task TEXT NOT NULL, data TEXT NOT NULL,
+  fingerprint TEXT NOT NULL, created_at INTEGER NOT NULL, started_at REAL, completed_at INTEGER,
+  expires_at INTEGER, error TEXT, attempts INTEGER NOT NULL DEFAULT 0, lease INTEGER NOT NULL DEFAULT 0,
+  owner TEXT, lease_until REAL);
+CREATE INDEX IF NOT EXISTS by_turn ON jobs (status, tenant, number);
+CREATE INDEX IF NOT EXISTS by_tenant ON jobs (tenant, number);
+CREATE INDEX IF NOT EXISTS by_print ON jobs (tenant, fingerprint);
+CREATE TABLE IF NOT EXISTS idempotency (
+  tenant TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, job TEXT NOT NULL,
+  created_at REAL NOT NULL, PRIMARY KEY (tenant, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS turns (tenant TEXT PRIMARY KEY, turn INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS workers (
+  owner TEXT PRIMARY KEY, name TEXT NOT NULL, model TEXT NOT NULL, device TEXT NOT NULL,
+  seen REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS characters (
+  id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+  id TEXT PRIMARY KEY, type TEXT NOT NULL, job TEXT NOT NULL, created_at INTEGER NOT NULL,
+  tries INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL,
+  delivered INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS keys (
+  id TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, name TEXT NOT NULL,
+  created_at INTEGER NOT NULL, revoked_at INTEGER) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row: what was ordered, where it stands. Times are Unix seconds; `lease` is the fencing token."""
+
+    id: str
+    number: int
+    tenant: str
+    status: Status
+    progress: int
+    order: Order
+    created_at: int
+    started_at: float | None
+    completed_at: int | None
+    expires_at: int | None
+    error: dict[str, Any] | None
+    attempts: int
+    lease: int
+
+
+@dataclass(frozen=True)
+class Character:
+    """A clip that shows somebody, kept under a name."""
+
+    id: str
+    name: str
+    created_at: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to tell a webhook."""
+
+    id: str
+    type: str
+    job: str
+    created_at: int
+    tries: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request to queue an order: who asks, its fingerprint, and how a repetition of it is recognised."""
+
+    tenant: str
+    order: Order
+    fingerprint: str
+    key: str | None = None
+    is_retry: bool = False
+
+
+@dataclass(frozen=True)
+class QueueLimits:
+    """Queued and running jobs, of one tenant and of all."""
+
+    per_tenant: int = 100
+    total: int = 1000
+
+
+class QueueFull(Exception):
+    """There is no room for another job now."""
+
+
+class KeyReused(Exception):
+    """The idempotency key was used for another request."""
+
+
+class Store:
+    """All tables in one SQLite file (WAL, synced at every commit); safe to use from threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection().executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{path} cannot be used as a job store ({error}); repair it or move it away."
+            ) from error
+
+    # --- queueing ---------------------------------------------------------------------------------
+
+    def submit(self, asked: Submission, limits: QueueLimits) -> tuple[Job, bool]:
+        """Queue an order; (job, True), or (the job that the same request made before, False).
+
+        A request is the same under the same idempotency key, or as the client's own retry of an equal one.
+        Raises QueueFull, and KeyReused for a key that named another request.
+        """
+        with self._transaction() as db:
+            earlier = self._earlier(db, asked)
+            if earlier is not None:
+                return earlier, False
+            active = "SELECT COUNT(*) FROM jobs WHERE status IN ('queued', 'in_progress')"
+            mine = db.execute(active + " AND tenant = ?", (asked.tenant,)).fetchone()[0]
+            if mine >= limits.per_tenant or db.execute(active).fetchone()[0] >= limits.total:
+                raise QueueFull
+            identifier = f"video_{secrets.token_hex(16)}"
+            db.execute(
+                "INSERT INTO jobs (id, tenant, status, task, data, fingerprint, created_at) VALUES "
+                "(?, ?, 'queued', ?, ?, ?, MAX(?, COALESCE((SELECT created_at FROM jobs"
+                " ORDER BY number DESC LIMIT 1), 0)))",
+                (
+                    identifier,
+                    asked.tenant,
+                    asked.order.task,
+                    orders.dump(asked.order),
+                    asked.fingerprint,
+                    int(time.time()),
+                ),
+            )
+            if asked.key is not None:
+                row = (asked.tenant, asked.key, asked.fingerprint, identifier, time.time())
+                db.execute("INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)", row)
+            job = _job(db.execute("SELECT * FROM jobs WHERE id = ?", (identifier,)).fetchone())
+        return job, True
+
+    def _earlier(self, db: sqlite3.Connection, asked: Submission) -> Job | None:
+        if asked.key is not None:
+            row = db.execute(
+                "SELECT fingerprint, job FROM idempotency WHERE tenant = ? AND key = ? AND created_at > ?",
+                (asked.tenant, asked.key, time.time() - KEY_WINDOW),
+            ).fetchone()
+            if row is None:
+                return None
+            if row["fingerprint"] != asked.fingerprint:
+                raise KeyReused
+            return _first(db.execute("SELECT * FROM jobs WHERE id = ?", (row["job"],)))
+        if not asked.is_retry:
+            return None
+        return _first(
+            db.execute(
+                "SELECT * FROM jobs WHERE tenant = ? AND fingerprint = ? AND created_at >= ?"
+                " ORDER BY number DESC LIMIT 1",
+                (asked.tenant, asked.fingerprint, time.time() - RETRY_WINDOW),
+            )
+        )
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def get(self, tenant: str, identifier: str) -> Job | None:
+        """A job of this tenant; a foreign one is as unknown as one that never was."""
+        query = "SELECT * FROM jobs WHERE id = ? AND tenant = ?"
+        return _first(self._connection().execute(query, (identifier, tenant)))
+
+    def page(
+        self, tenant: str, after: str | None, limit: int, ascending: bool
+    ) -> tuple[list[Job], bool] | None:
+        """Up to `limit` jobs beyond `after`, and whether more follow; None when `after` is unknown."""
+        db = self._connection()
+        beyond, direction, place = (">", "ASC", 0) if ascending else ("<", "DESC", 2**62)
+        if after is not None:
+            row = db.execute(
+                "SELECT number FROM jobs WHERE id = ? AND tenant = ?", (after, tenant)
+            ).fetchone()
+            if row is None:
+                return None
+            place = row["number"]
+        rows = db.execute(
+            f"SELECT * FROM jobs WHERE tenant = ? AND number {beyond} ? ORDER BY number {direction} LIMIT ?",
+            (tenant, place, limit + 1),
+        ).fetchall()
+        return [_job(row) for row in rows[:limit]], len(rows) > limit
+
+    def all_jobs(self, limit: int) -> list[Job]:
+        """The newest jobs of all tenants, for whoever owns the machine."""
+        rows = self._connection().execute("SELECT * FROM jobs ORDER BY number DESC LIMIT ?", (limit,))
+        return [_job(row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Number of jobs in each status."""
+        rows = self._connection().execute("SELECT status, COUNT(*) AS n FROM jobs GROUP BY status")
+        return {row["status"]: row["n"] for row in rows}
+
+    def oldest_queued(self) -> float:
+        """Seconds that the first job in the queue has waited, 0 when it is empty."""
+        query = "SELECT MIN(created_at) AS first FROM jobs WHERE status = 'queued'"
+        first = self._connection().execute(query).fetchone()["first"]
+        return 0.0 if first is None else max(0.0, time.time() - first)
+
+    # --- working ----------------------------------------------------------------------------------
+
+    def claim(self, owner: str) -> Job | None:
+        """Take the next job: tenants take turns, each with its oldest. None when nothing is queued."""
+        if (
+            self._connection().execute("SELECT 1 FROM jobs WHERE status = 'queued' LIMIT 1").fetchone()
+            is None
+        ):
+            return None
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT first.tenant, first.number FROM"
+                " (SELECT tenant, MIN(number) AS number FROM jobs WHERE status = 'queued'"
+                " GROUP BY tenant) first"
+                " LEFT JOIN turns ON turns.tenant = first.tenant"
+                " ORDER BY COALESCE(turns.turn, 0), first.number LIMIT 1"
+            ).fetchone()
+            if row is None:
+                return None
+            db.execute(
+                "INSERT INTO turns VALUES (?, (SELECT COALESCE(MAX(turn), 0) + 1 FROM turns))"
+                " ON CONFLICT (tenant) DO UPDATE SET turn = excluded.turn",
+                (row["tenant"],),
+            )
+            db.execute(
+                "UPDATE jobs SET status = 'in_progress', progress = 0, attempts = attempts + 1,"
+                " lease = lease + 1, owner = ?, lease_until = ?, started_at = ? WHERE number = ?",
+                (owner, time.monotonic() + LEASE, time.time(), row["number"]),
+            )
+            return _job(db.execute("SELECT * FROM jobs WHERE number = ?", (row["number"],)).fetchone())
+
+    def holds(self, job: Job) -> bool:
+        """Whether this lease is still the valid one: False once the job is cancelled or taken over."""
+        query = "SELECT 1 FROM jobs WHERE id = ? AND lease = ? AND status = 'in_progress'"
+        return self._connection().execute(query, (job.id, job.lease)).fetchone() is not None
+
+    def advance(self, job: Job, progress: int) -> bool:
+        """Record progress in percent and renew the lease; False when the lease is no longer valid."""
+        return self._guarded(job, "progress = ?, lease_until = ?", (progress, time.monotonic() + LEASE))
+
+    def renew(self, job: Job) -> bool:
+        """Heartbeat of a job; False when the lease is no longer valid."""
+        return self._guarded(job, "lease_until = ?", (time.monotonic() + LEASE,))
+
+    def release(self, job: Job) -> bool:
+        """Give an unfinished job back to the queue without counting the attempt."""
+        change = "status = 'queued', progress = 0, attempts = attempts - 1, owner = NULL"
+        return self._guarded(job, change, ())
+
+    def complete(self, job: Job, expires_at: int | None) -> bool:
+        """Publish: from here on the files of this lease are the video. False when the lease was lost."""
+        change = "status = 'completed', progress = 100, completed_at = ?, expires_at = ?"
+        return self._guarded(job, change, (int(time.time()), expires_at), "video.completed")
+
+    def fail(self, job: Job, error: dict[str, Any]) -> bool:
+        """End a job with an error {code, message}; False when the lease was lost."""
+        change = "status = 'failed', completed_at = ?, error = ?"
+        return self._guarded(job, change, (int(time.time()), json.dumps(error)), "video.failed")
+
+    def _guarded(self, job: Job, change: str, values: tuple[Any, ...], event: str | None = None) -> bool:
+        with self._transaction() as db:
+            done = db.execute(
+                f"UPDATE jobs SET {change} WHERE id = ? AND lease = ? AND status = 'in_progress'",
+                (*values, job.id, job.lease),
+            )
+            if done.rowcount == 1 and event is not None:
+                _announce(db, event, job.id)
+            return done.rowcount == 1
+
+    def rescue(self) -> int:
+        """Requeue the jobs whose worker is gone or silent, fail those that ended three workers."""
+        db = self._connection()
+        query = "SELECT id, owner, lease, attempts, lease_until FROM jobs WHERE status = 'in_progress'"
+        now = time.monotonic()
+        lost = [
+            row
+            for row in db.execute(query).fetchall()
+            if not now <= row["lease_until"] <= now + LEASE or is_gone(row["owner"])
+        ]
+        for row in lost:
+            guard = (row["id"], row["lease"])
+            with self._transaction() as db:
+                if row["attempts"] < ATTEMPTS:
+                    db.execute(
+                        "UPDATE jobs SET status = 'queued', progress = 0, owner = NULL, lease = lease + 1"
+                        " WHERE id = ? AND lease = ? AND status = 'in_progress'",
+                        guard,
+                    )
+                    continue
+                error = {
+                    "code": "worker_died",
+                    "message": f"The worker ended {ATTEMPTS} times while making this video; try another size "
+                    "or length, and read the server's log.",
+                }
+                done = db.execute(
+                    "UPDATE jobs SET status = 'failed', completed_at = ?, error = ?, lease = lease + 1"
+                    " WHERE id = ? AND lease = ? AND status = 'in_progress'",
+                    (int(time.time()), json.dumps(error), *guard),
+                )
+                if done.rowcount == 1:
+                    _announce(db, "video.failed", row["id"])
+        return len(lost)
+
+    # --- ending -----------------------------------------------------------------------------------
+
+    def cancel(self, tenant: str, identifier: str) -> Job | None:
+        """Stop a queued or running job: it fails with code "cancelled". None when it is unknown."""
+        error = json.dumps({"code": "cancelled", "message": "The job was cancelled."})
+        with self._transaction() as db:
+            done = db.execute(
+                "UPDATE jobs SET status = 'failed', completed_at = ?, error = ?, lease = lease + 1"
+                " WHERE id = ? AND tenant = ? AND status IN ('queued', 'in_progress')",
+                (int(time.time()), error, identifier, tenant),
+            )
+            if done.rowcount == 1:
+                _announce(db, "video.failed", identifier)
+        return self.get(tenant, identifier)
+
+    def delete(self, tenant: str, identifier: str) -> Job | None:
+        """Take a job out of the store and return it; its worker notices within one step."""
+        with self._transaction() as db:
+            query = "DELETE FROM jobs WHERE id = ? AND tenant = ? RETURNING *"
+            return _first(db.execute(query, (identifier, tenant)))
+
+    def expire(self) -> list[Job]:
+        """Take out the jobs whose time is over, and return them; forget old idempotency keys and events."""
+        now = time.time()
+        with self._transaction() as db:
+            db.execute("DELETE FROM idempotency WHERE created_at < ?", (now - KEY_WINDOW,))
+            db.execute("DELETE FROM events WHERE delivered = 1 AND created_at < ?", (now - KEY_WINDOW,))
+            rows = db.execute("DELETE FROM jobs WHERE expires_at <= ? RETURNING *", (now,)).fetchall()
+            return [_job(row) for row in rows]
+
+    def known_files(self) -> tuple[dict[str, int], set[str], set[str]]:
+        """What the files belong to: lease of every job, folders of inputs in use, characters."""
+        db = self._connection()
+        rows = db.execute("SELECT id, lease, data FROM jobs").fetchall()
+        leases = {row["id"]: row["lease"] for row in rows}
+        inputs = {orders.parse(row["data"]).inputs for row in rows}
+        return leases, inputs, {row["id"] for row in db.execute("SELECT id FROM characters")}
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    def register(self, name: str, model: str, device: str) -> str:
+        """Enter this process as a worker; returns its owner mark."""
+        owner = owner_of(os.getpid())
+        with self._transaction() as db:
+            row = (owner, name, model, device, time.monotonic())
+            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)", row)
+        return owner
+
+    def beat(self, owner: str) -> bool:
+        """Heartbeat of a worker; False when it has been written off."""
+        with self._transaction() as db:
+            done = db.execute("UPDATE workers SET seen = ? WHERE owner = ?", (time.monotonic(), owner))
+            return done.rowcount == 1
+
+    def write_off(self, owner: str) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM workers WHERE owner = ?", (owner,))
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Workers with the seconds since their last heartbeat; those whose process is gone are left out."""
+        rows = self._connection().execute("SELECT * FROM workers ORDER BY name").fetchall()
+        now = time.monotonic()
+        return [
+            {
+                "owner": row["owner"],
+                "name": row["name"],
+                "model": row["model"],
+                "device": row["device"],
+                "silent": max(0.0, now - row["seen"]),
+            }
+            for row in rows
+            if not is_gone(row["owner"])
+        ]
+
+    def forget_gone_workers(self) -> None:
+        for row in self._connection().execute("SELECT owner FROM workers").fetchall():
+            if is_gone(row["owner"]):
+                self.write_off(row["owner"])
+
+    # --- characters and events --------------------------------------------------------------------
+
+    def add_character(self, tenant: str, identifier: str, name: str) -> Character:
+        created_at = int(time.time())
+        with self._transaction() as db:
+            db.execute("INSERT INTO characters VALUES (?, ?, ?, ?)", (identifier, tenant, name, created_at))
+        return Character(identifier, name, created_at)
+
+    def character(self, tenant: str, identifier: str) -> Character | None:
+        query = "SELECT * FROM characters WHERE id = ? AND tenant = ?"
+        row = self._connection().execute(query, (identifier, tenant)).fetchone()
+        return None if row is None else Character(row["id"], row["name"], row["created_at"])
+
+    def due_events(self) -> list[Event]:
+        """Undelivered events whose time has come, oldest first."""
+        rows = self._connection().execute(
+            "SELECT * FROM events WHERE delivered = 0 AND next_at <= ? ORDER BY created_at LIMIT 50",
+            (time.time(),),
+        )
+        return [Event(row["id"], row["type"], row["job"], row["created_at"], row["tries"]) for row in rows]
+
+    def settle_event(self, event: Event, delivered: bool, next_at: float) -> None:
+        """Record a try: delivered (or given up), or to be tried again at `next_at`."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE events SET tries = tries + 1, delivered = ?, next_at = ? WHERE id = ?",
+                (int(delivered), next_at, event.id),
+            )
+
+    # --- SQLite -----------------------------------------------------------------------------------
+
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection, for the tables that other files keep here."""
+        return self._connection()
+
+    def _connection(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = sqlite3.connect(self.path, timeout=15, isolation_level=None, check_same_thread=False)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            self._local.db = db
+        return db
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._connection()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+
+def _announce(db: sqlite3.Connection, kind: str, job: str) -> None:
+    now = time.time()
+    row = (f"evt_{secrets.token_hex(16)}", kind, job, int(now), now)
+    db.execute("INSERT INTO events (id, type, job, created_at, next_at) VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _first(cursor: sqlite3.Cursor) -> Job | None:
+    row = cursor.fetchone()
+    return None if row is None else _job(row)
+
+
+def _job(row: sqlite3.Row) -> Job:
+    return Job(
+        id=row["id"],
+        number=row["number"],
+        tenant=row["tenant"],
+        status=row["status"],
+        progress=row["progress"],
+        order=orders.parse(row["data"]),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        completed_at=row["completed_at"],
+        expires_at=row["expires_at"],
+        error=None if row["error"] is None else json.loads(row["error"]),
+        attempts=row["attempts"],
+        lease=row["lease"],
+    )

@@ -1,0 +1,102 @@
+"""Where the server keeps things: one data folder, names made by the server, every file whole or absent.
+
+jobs.sqlite3                     the store
+videos/JOB/LEASE/                video.mp4 thumbnail.webp spritesheet.jpg recipe.json, by one attempt
+videos/JOB/preview.webp          the look of a running job
+inputs/TOKEN/                    first.png last.png video.mp4, normalised uploads
+characters/CHARACTER/video.mp4
+uploads/                         raw uploads, removed at the end of their request
+"""
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from mutoscope.serving.jobs import Job, Store
+
+FILES = {
+    "video": ("video.mp4", "video/mp4"),
+    "thumbnail": ("thumbnail.webp", "image/webp"),
+    "spritesheet": ("spritesheet.jpg", "image/jpeg"),
+}
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The data folder."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "jobs.sqlite3"
+
+    def attempt(self, job: Job) -> Path:
+        """Folder of the files of one attempt; the published ones are those of the row's lease."""
+        return self.root / "videos" / job.id / str(job.lease)
+
+    def preview(self, job: Job) -> Path:
+        return self.root / "videos" / job.id / "preview.webp"
+
+    def inputs(self, token: str) -> Path:
+        return self.root / "inputs" / (token or "none")
+
+    def character(self, identifier: str) -> Path:
+        return self.root / "characters" / identifier
+
+    def new_inputs(self) -> str:
+        """Make a folder for the inputs of one request; returns its token."""
+        token = secrets.token_hex(16)
+        self.inputs(token).mkdir(parents=True)
+        return token
+
+    def copy_inputs(self, token: str) -> str:
+        """The same inputs under a token of their own, so that each job can be deleted alone."""
+        if not token:
+            return ""
+        copy = self.new_inputs()
+        for path in self.inputs(token).iterdir():
+            os.link(path, self.inputs(copy) / path.name)
+        return copy
+
+    def drop_inputs(self, token: str) -> None:
+        if token:
+            shutil.rmtree(self.inputs(token), ignore_errors=True)
+
+    def new_upload(self) -> Path:
+        """A folder for one raw upload."""
+        folder = self.root / "uploads" / secrets.token_hex(16)
+        folder.mkdir(parents=True)
+        return folder
+
+    def drop(self, job: Job) -> None:
+        """Remove everything that belongs to a job; its row is gone already."""
+        shutil.rmtree(self.root / "videos" / job.id, ignore_errors=True)
+        self.drop_inputs(job.order.inputs)
+
+    def sweep(self, store: Store) -> None:
+        """Remove what a kill left behind: files without a row, attempts that were not published, uploads.
+
+        Only to be called while no worker runs and no request is served.
+        """
+        leases, inputs, characters = store.known_files()
+        shutil.rmtree(self.root / "uploads", ignore_errors=True)
+        for folder in _inside(self.root / "videos"):
+            if folder.name not in leases:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            for path in _inside(folder):
+                if path.name == "preview.webp":
+                    path.unlink(missing_ok=True)
+                elif path.name != str(leases[folder.name]):
+                    shutil.rmtree(path, ignore_errors=True)
+        for known, name in ((inputs, "inputs"), (characters, "characters")):
+            for folder in _inside(self.root / name):
+                if folder.name not in known:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _inside(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,257 @@
+"""One worker: a process with one model on one device that takes jobs, makes them and publishes them.
+
+Run by the server as `python -m mutoscope.serving.worker DATA MODEL DEVICE NAME KEEP`. It dies with the server,
+stops a cancelled job within one sampler step, and on SIGTERM ends the running job or gives it back.
+"""
+
+import contextlib
+import errno
+import logging
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mutoscope.errors import InputError
+from mutoscope.files import replacing_folder
+from mutoscope.generation.preview import shrink, thumbnail
+from mutoscope.serving.jobs import Job, Store
+from mutoscope.serving.processes import die_with_parent
+from mutoscope.serving.shelf import Shelf
+from mutoscope.serving.tasks import SMALL, Stopped, make
+from mutoscope.video import Video, write_video
+from mutoscope.weights.store import Model, load
+
+BEAT = 5.0
+"""Seconds between heartbeats."""
+
+STALL = 900.0
+"""Seconds without a sampler step after which a job counts as hung: its lease is no longer renewed."""
+
+WRITE_EVERY = 0.3
+"""Seconds between writes of the progress; cancellation is looked up at every step."""
+
+PREVIEW_EVERY = 1.0
+DRAIN = 20.0
+"""Seconds that the running job gets to end after SIGTERM."""
+
+log = logging.getLogger("mutoscope.worker")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker works with; `keep_seconds` is how long a finished video is kept (None: for good)."""
+
+    shelf: Shelf
+    store: Store
+    model: Model
+    owner: str
+    keep_seconds: float | None
+
+
+class Drain:
+    """SIGTERM or SIGINT: take no new job, and after DRAIN seconds give the running one back."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.since = self.since or time.monotonic()
+
+    @property
+    def is_asked(self) -> bool:
+        return self.since is not None
+
+    @property
+    def is_over(self) -> bool:
+        return self.since is not None and time.monotonic() - self.since > DRAIN
+
+
+class Heartbeat(threading.Thread):
+    """Renews the worker's entry and the lease of its job, unless the job makes no steps any more."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(daemon=True)
+        self.place = place
+        self.job: Job | None = None
+        self.last_step = time.monotonic()
+        self.written_off = False
+
+    def run(self) -> None:
+        while True:
+            with contextlib.suppress(sqlite3.OperationalError):  # a full disk must not end the heartbeat
+                self.written_off = not self.place.store.beat(self.place.owner)
+                job = self.job
+                if job is not None and time.monotonic() - self.last_step < STALL:
+                    self.place.store.renew(job)
+            time.sleep(BEAT)
+
+
+class Progress:
+    """Tells the store and the preview how far a job is, and whether to go on."""
+
+    def __init__(self, place: Place, job: Job, heartbeat: Heartbeat, drain: Drain) -> None:
+        self.place, self.job, self.heartbeat, self.drain = place, job, heartbeat, drain
+        self.written = self.shown = time.monotonic()
+        self.percent = 0
+        self.is_given_back = False
+
+    def __call__(self, percent: int, x0_BCTHW: Tensor | None) -> bool:
+        now = time.monotonic()
+        self.heartbeat.last_step = now
+        self.percent = max(self.percent, percent)
+        if self.drain.is_over:
+            self.is_given_back = True
+            return False
+        if now - self.written >= WRITE_EVERY:
+            self.written = now
+            go_on = self.place.store.advance(self.job, self.percent)
+        else:
+            go_on = self.place.store.holds(self.job)
+        if go_on and x0_BCTHW is not None and now - self.shown >= PREVIEW_EVERY:
+            self.shown = now
+            self._show(x0_BCTHW[0])
+        return go_on
+
+    def _show(self, latent_CTHW: Tensor) -> None:
+        """A small picture of the middle of the clip as foreseen now; not worth an error."""
+        with contextlib.suppress(InputError, FloatingPointError):
+            frame_HWC = thumbnail(self.place.model.vae, latent_CTHW, latent_CTHW.shape[1] // 2)
+            path = self.place.shelf.preview(self.job)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(path, Video(shrink(frame_HWC, SMALL, SMALL)[None], self.job.order.fps))
+
+
+def work(place: Place, drain: Drain) -> int:
+    """Take jobs until asked to stop; returns the exit code (75: written off, to be replaced)."""
+    heartbeat = Heartbeat(place)
+    heartbeat.start()
+    while not drain.is_asked:
+        if heartbeat.written_off:
+            log.warning("written off while silent; leaving")
+            return 75
+        try:
+            job = place.store.claim(place.owner)
+        except sqlite3.OperationalError as error:
+            log.error("cannot claim a job: %s", error)
+            time.sleep(1)
+            continue
+        if job is None:
+            time.sleep(0.1)
+            continue
+        heartbeat.job, heartbeat.last_step = job, time.monotonic()
+        do(place, job, Progress(place, job, heartbeat, drain))
+        heartbeat.job = None
+    place.store.write_off(place.owner)
+    return 0
+
+
+def do(place: Place, job: Job, progress: Progress) -> None:
+    """Make one job and publish it, or record why not; what is not published leaves no file."""
+    started = time.monotonic()
+    folder = place.shelf.attempt(job)
+    published = False
+    try:
+        if job.order.unsupported:
+            raise Unsupported(job.order.unsupported)
+        with replacing_folder(folder) as partial:
+            make(place.model, job.order, place.shelf.inputs(job.order.inputs), partial, progress)
+        keep = place.keep_seconds
+        published = place.store.complete(job, None if keep is None else int(time.time() + keep))
+        log.info("%s %s in %.1f s", job.id, "completed" if published else "lost", time.monotonic() - started)
+    except Stopped:
+        if progress.is_given_back:
+            place.store.release(job)
+        log.info("%s %s", job.id, "given back" if progress.is_given_back else "stopped")
+    except Exception as error:
+        reason = explain(error)
+        if reason["code"] == "server_error":
+            log.exception("%s failed", job.id)
+        else:
+            log.info("%s failed: %s", job.id, reason["code"])
+        _record_failure(place, job, reason)
+    finally:
+        place.shelf.preview(job).unlink(missing_ok=True)
+        if not published:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                folder.parent.rmdir()
+
+
+class Unsupported(Exception):
+    """The order asks for something that no model here can do yet."""
+
+
+def explain(error: BaseException) -> dict[str, Any]:
+    """The error of a failed job: a code for programs, a sentence for people, no internals."""
+    if _is_full_disk(error):
+        return _failure(
+            "storage_full", "The server's disk is full; free some space and create the video again."
+        )
+    match error:
+        case Unsupported():
+            return _failure("not_supported", str(error))
+        case InputError():
+            return _failure("invalid_request", str(error))
+        case torch.OutOfMemoryError() | MemoryError():
+            return _failure(
+                "out_of_memory", "The memory did not suffice; ask for a smaller or shorter video."
+            )
+        case FloatingPointError():
+            return _failure(
+                "numerical_error", "The model made values that are not numbers; try another seed or guidance."
+            )
+    return _failure("server_error", "The server failed to make this video; its log tells why.")
+
+
+def _failure(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message}
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _record_failure(place: Place, job: Job, reason: dict[str, Any]) -> None:
+    """Fail the job; while the store itself cannot be written, try again for as long as the lease lasts."""
+    for _ in range(20):
+        try:
+            place.store.fail(job, reason)
+            return
+        except sqlite3.OperationalError:
+            time.sleep(1)
+
+
+def main(arguments: list[str]) -> int:
+    data, name_or_path, device, name, keep = arguments
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    drain = Drain()
+    shelf = Shelf(Path(data))
+    store = Store(shelf.database)
+    try:
+        model = load(name_or_path, device or None)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    owner = store.register(name, model.card.name, str(model.vae.latent_mean.device))
+    return work(Place(shelf, store, model, owner, float(keep) if keep else None), drain)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
