@@ -1,5 +1,6 @@
 """One clip from one request: exact sizes, exact repetition, guidance, known frames, stopping early."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from mutoscope.diffusion.sampler import SAMPLERS, StepInfo
 from mutoscope.errors import InputError
+from mutoscope.generation import generate as generation
 from mutoscope.generation import request
 from mutoscope.generation.generate import (
     Interrupted,
@@ -85,6 +87,24 @@ def test_a_batch_equals_its_clips_made_alone(model: Model) -> None:
         alone = generate(model, asked)
         assert video.recipe == alone.recipe
         assert np.abs(video.frames_THWC.astype(int) - alone.frames_THWC).max() <= 1
+
+
+def test_batches_have_a_largest_size(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    whole = generation.sample
+    monkeypatch.setattr(generation, "LARGEST_BATCH", 2)
+    monkeypatch.setattr(
+        generation, "sample", lambda m, recipes, *rest: sizes.append(len(recipes)) or whole(m, recipes, *rest)
+    )
+    generate_many(model, [replace(BALL, frames=1, steps=1, seed=seed) for seed in range(5)])
+    assert sizes == [2, 2, 1]
+
+
+def test_numbers_that_are_none_are_our_fault(model: Model) -> None:
+    broken = replace(model, dit=copy.deepcopy(model.dit))
+    torch.nn.init.constant_(broken.dit.head.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match="random made"):
+        generate(broken, BALL)
 
 
 def test_guidance_extrapolates_from_the_negative_prompt(model: Model) -> None:

@@ -82,8 +82,24 @@ def together(conditions: Sequence[Condition]) -> Condition:
     return Condition(latent_BCTHW, torch.cat([condition.mask_BT for condition in conditions]))
 
 
+def margins(recipe: Recipe, grid: Grid) -> tuple[int, int]:
+    """Rows above and columns left of the clip inside its grid: the crop is centred, as positions are."""
+    _, rows, columns = grid.pixels
+    return (rows - recipe.height) // 2, (columns - recipe.width) // 2
+
+
+def onto_grid(video_BCTHW: Tensor, recipe: Recipe, grid: Grid) -> Tensor:
+    """Scaled to cover the clip's size and cropped to it, its border then repeated out to the grid."""
+    fitted_BCTHW = fit(video_BCTHW, recipe.height, recipe.width)
+    top, left = margins(recipe, grid)
+    _, rows, columns = grid.pixels
+    sides = (left, columns - recipe.width - left, top, rows - recipe.height - top, 0, 0)
+    return torch.nn.functional.pad(fitted_BCTHW, sides, mode="replicate")
+
+
 def _latent_piece(vae: VAE, video_BCTHW: Tensor, first: bool) -> Tensor:
     """Latent frames of a piece; one that is not the beginning gets a still lead-in, dropped again."""
+    video_BCTHW = video_BCTHW.to(vae.latent_mean)
     if first:
         return vae.encode(video_BCTHW)
     if video_BCTHW.shape[2] == 1:
@@ -92,18 +108,7 @@ def _latent_piece(vae: VAE, video_BCTHW: Tensor, first: bool) -> Tensor:
 
 
 def _picture(path: str, sha256: str | None, recipe: Recipe, grid: Grid) -> Tensor:
-    """The first frame of a file, scaled to cover the clip, its border repeated out to the grid."""
+    """The first frame of a file, fitted to the clip."""
     if sha256 is not None and file_sha256(Path(path)) != sha256:
         raise InputError(f"The picture {path!r} is not the one of the recipe; its sha256 should be {sha256}.")
-    frame_BCTHW = to_tensor(read_video(Path(path)).frames_THWC[:1])[None]
-    fitted_BCTHW = fit(frame_BCTHW, recipe.height, recipe.width)
-    top, left = margins(recipe, grid)
-    _, rows, columns = grid.pixels
-    sides = (left, columns - recipe.width - left, top, rows - recipe.height - top, 0, 0)
-    return torch.nn.functional.pad(fitted_BCTHW, sides, mode="replicate")
-
-
-def margins(recipe: Recipe, grid: Grid) -> tuple[int, int]:
-    """Rows above and columns left of the clip inside its grid: the crop is centred, as positions are."""
-    _, rows, columns = grid.pixels
-    return (rows - recipe.height) // 2, (columns - recipe.width) // 2
+    return onto_grid(to_tensor(read_video(Path(path)).frames_THWC[:1])[None], recipe, grid)

@@ -18,11 +18,13 @@ from mutoscope.diffusion.noise import addressed_noise
 from mutoscope.diffusion.sampler import SAMPLERS, Denoise, OnStep, StepInfo
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition, margins
-from mutoscope.generation.plan import refuse_what_does_not_fit
+from mutoscope.generation.plan import free_memory, plan, refuse_what_does_not_fit
 from mutoscope.generation.request import Grid, Recipe, Request, cover, fill
 from mutoscope.models.vae import latent_frames_per_chunk
 from mutoscope.video import STREAMS, Video, VideoWriter, to_frames
 from mutoscope.weights.store import Model
+
+LARGEST_BATCH = 16  # larger ones are no faster, on a CPU or for clips of hundreds of tokens on a GPU
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def generate_many(model: Model, requests: Sequence[Request], on_step: OnStep | N
     for index, recipe in enumerate(recipes):
         groups.setdefault(_shape_and_setting(recipe), []).append(index)
     videos: dict[int, Video] = {}
-    for indices in groups.values():
+    batches = [batch for indices in groups.values() for batch in _batched(model, recipes, indices)]
+    for indices in batches:
         sampled = sample(model, [recipes[index] for index in indices], on_step)
         for index, latent_CTHW in zip(indices, sampled.latent_BCTHW, strict=True):
             videos[index] = _video(model, replace(recipes[index], stopped=sampled.stopped), latent_CTHW)
@@ -79,16 +82,29 @@ def resolve(model: Model, request: Request) -> Recipe:
 
 
 @torch.inference_mode()
-def sample(model: Model, recipes: Sequence[Recipe], on_step: OnStep | None = None) -> Sampled:
-    """Latents of recipes that share shape and settings: grid, text, condition, noise, sampler."""
+def sample(
+    model: Model,
+    recipes: Sequence[Recipe],
+    on_step: OnStep | None = None,
+    condition: Condition | None = None,
+) -> Sampled:
+    """Latents of recipes that share shape and settings: grid, text, condition, noise, sampler.
+
+    `condition` None is what the recipes themselves say: their pictures. Raises Interrupted on Ctrl-C,
+    FloatingPointError when the model's output is not finite.
+    """
     grid = grid_of(model, recipes[0])
     text = encode_text(model, recipes)
-    condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
+    if condition is None:
+        condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
     noise_BCTHW = address_noise(model, recipes, grid)
     branches = Branches(model, text, condition, recipes[0].fps)
     unknown_B1T11 = ~condition.mask_BT[:, None, :, None, None]
     denoise = guide(branches, Guidance(recipes[0].guidance), model.process, unknown_B1T11)
-    return integrate(model, recipes[0], denoise, noise_BCTHW, on_step)
+    sampled = integrate(model, recipes[0], denoise, noise_BCTHW, on_step)
+    if not sampled.latent_BCTHW.isfinite().all():
+        raise FloatingPointError(f"{model.card.name} made values that are not numbers")
+    return sampled
 
 
 @dataclass(frozen=True)
@@ -181,7 +197,8 @@ def decode(model: Model, recipe: Recipe, latent_CTHW: Tensor) -> Iterator[np.nda
     top, left = margins(recipe, grid)
     chunk = latent_frames_per_chunk(grid.height, grid.width)
     remaining = recipe.frames
-    stream = model.vae.decode_stream(torch.split(latent_CTHW[None], chunk, dim=2))
+    latent_BCTHW = latent_CTHW[None].to(model.vae.latent_mean)
+    stream = model.vae.decode_stream(torch.split(latent_BCTHW, chunk, dim=2))
     while remaining > 0:
         with torch.inference_mode():  # around each piece: the caller's code between two is not ours to change
             video_BCTHW = next(stream)
@@ -228,6 +245,13 @@ def save(model: Model, recipe: Recipe, path: Path, on_step: OnStep | None = None
 
 def _repeat(tensor: Tensor, times: int) -> Tensor:
     return tensor.repeat(times, *[1] * (tensor.ndim - 1))
+
+
+def _batched(model: Model, recipes: Sequence[Recipe], indices: list[int]) -> list[list[int]]:
+    """Clips of one shape cut into batches that fit into memory, at most LARGEST_BATCH each."""
+    free = free_memory(model.vae.latent_mean.device)
+    size = max(1, min(LARGEST_BATCH, free // plan(model, recipes[indices[0]]).memory))
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def _video(model: Model, recipe: Recipe, latent_CTHW: Tensor) -> Video:
