@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig, latent_times
+from mutoscope.models.text import Text, TextConfig, TextEncoder, train_tokenizer
 
 BUCKETS = [  # latents of 64x64x1, 64x64x17, portrait, landscape, 96x96x33, 128x128x65, 80x112x21
     (1, 8, 8),
@@ -227,6 +228,47 @@ def test_bad_sizes_are_refused() -> None:
             dit(torch.randn(shape), torch.zeros(1), torch.randn(1, 2, 20))
     with pytest.raises(InputError, match="heads"):
         replace(SMALL, heads=5)
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager() -> None:
+    dit = lively(SMALL)
+    latent, text, timestep = torch.randn(2, 4, 3, 4, 4), torch.randn(2, 6, 20), torch.rand(2, 3) * 1000
+    compiled = torch.compile(dit, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(latent, timestep, text), dit(latent, timestep, text))
+
+
+@pytest.mark.slow
+def test_learns_what_and_where_from_a_prompt() -> None:
+    """Flow matching of a two-word world, encoder and DiT trained together, then sampled from noise."""
+    torch.manual_seed(0)
+    words = [(sign, side) for sign in ("red", "blue") for side in ("left", "right", "top", "bottom")]
+    prompts = [f"{sign} {side}" for sign, side in words]
+    worlds = torch.zeros(len(words), 4, 1, 8, 8)
+    halves = {"left": (..., slice(0, 4)), "right": (..., slice(4, 8)), "top": (..., slice(0, 4), slice(None))}
+    halves["bottom"] = (..., slice(4, 8), slice(None))
+    for world, (sign, side) in zip(worlds, words, strict=True):
+        world[halves[side]] = 1.0 if sign == "red" else -1.0
+    text = Text(train_tokenizer(prompts, 300), TextEncoder(TextConfig(width=20, heads=1, depth=1, vocab=300)))
+    dit = DiT(SMALL)
+    optimizer = torch.optim.AdamW([*dit.parameters(), *text.encoder.parameters()], lr=2e-3)
+    for _ in range(400):
+        which, noise = torch.randint(len(words), (32,)), torch.randn(32, 4, 1, 8, 8)
+        sigma = torch.rand(32)
+        noisy = torch.lerp(worlds[which], noise, sigma.view(-1, 1, 1, 1, 1))
+        velocity = dit(noisy, 1000 * sigma, *text([prompts[i] for i in which]))
+        loss = (velocity - (noise - worlds[which])).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        latent, cache = torch.randn(worlds.shape), dit.cache_text(*text(prompts))
+        for i in range(8):
+            latent = latent - dit(latent, torch.full((len(words),), 1000 * (1 - i / 8)), cache) / 8
+    nearest = torch.cdist(latent.flatten(1), worlds.flatten(1)).argmin(1)
+    assert nearest.tolist() == list(range(len(words)))
+    assert (latent - worlds).square().mean() < 0.1
 
 
 # Parity with diffusers: our parameter for each of theirs.
