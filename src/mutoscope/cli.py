@@ -275,7 +275,10 @@ def world(
     if count < 1:
         raise InputError(f"-n is {count}; ask for 1 clip or more.")
     say = Say(quiet=quiet)
-    write_clips(output, range(seed, seed + count), View(width, height, frames, fps))
+    view = View(width, height, frames, fps)
+    write_clips(
+        output, range(seed, seed + count), view, lambda done: say.note("written", f"{done} of {count}")
+    )
     say.result(output, {})
     say.note("saved", f"{count} clips in {output}, each with a .json of its captions and its truth")
 
@@ -414,8 +417,7 @@ def tell_what_is_not_read(model: "Model", prompt: str, say: "Say") -> None:
     """Words that the built-in world does not have, and the end of a prompt that is too long."""
     from mutoscope.weights.store import built_in
     from mutoscope.world.captions import parse
-    from mutoscope.world.palette import BACKDROPS, PALETTE
-    from mutoscope.world.scene import SHAPES
+    from mutoscope.world.scene import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZES
 
     unknown = parse(prompt)[1] if model.card.name in built_in() else ()
     if unknown:
@@ -423,7 +425,7 @@ def tell_what_is_not_read(model: "Model", prompt: str, say: "Say") -> None:
         say.note(
             "note",
             f"{model.card.name} does not know {words}. Its world is small: {listed(SHAPES)}; "
-            f"in {listed(PALETTE)}; before {listed(BACKDROPS)}; moving, falling, bouncing, resting.",
+            f"in {listed(COLOURS)}; before {listed(BACKGROUNDS)}; {listed(SIZES)}; moving {listed(DIRECTIONS)}.",
         )
     if ignored := model.text.ignored(prompt):
         say.note("note", f"The prompt is too long for {model.card.name}; not read: {ignored!r}")

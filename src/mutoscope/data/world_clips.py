@@ -9,7 +9,7 @@ from mutoscope.errors import InputError
 from mutoscope.video import Video, to_frames, write_video
 from mutoscope.world.captions import caption, truth
 from mutoscope.world.render import render
-from mutoscope.world.scene import View, sample_scene
+from mutoscope.world.scene import SceneMix, View, sample_scene
 
 KINDS = ("detailed", "medium", "short", "alt")
 PIXELS_AT_ONCE = 2**25
@@ -28,10 +28,12 @@ def write_clips(
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"Cannot make the folder {folder}: {reason}; choose another with -o.") from error
+    # Motions are staged for as long as the clip lasts, so that longer clips stay as lively.
+    mix = SceneMix(seconds=max(SceneMix.seconds, (view.frames - 1) / view.fps))
     batch = max(1, PIXELS_AT_ONCE // (view.width * view.height * view.frames))
     for start in range(0, len(seeds), batch):
         part = seeds[start : start + batch]
-        scenes = [sample_scene(seed) for seed in part]
+        scenes = [sample_scene(seed, mix) for seed in part]
         for seed, scene, video_CTHW in zip(part, scenes, render(scenes, view), strict=True):
             path = folder / f"world-{seed:06d}.mp4"
             write_video(path, Video(to_frames(video_CTHW), view.fps))
