@@ -77,6 +77,16 @@ def test_orthogonalised_keeps_directions_and_flattens_singular_values(shape):
     assert (orthogonalised([torch.zeros(shape)])[0] == 0).all()
 
 
+def test_orthogonalised_in_bf16_agrees_with_fp32():
+    torch.manual_seed(2)
+    matrices = list(torch.randn(4, 64, 160) * torch.logspace(0, -1.5, 64)[:, None])
+    exact, rounded = (
+        torch.stack(orthogonalised(matrices, dtype)) for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert rounded.dtype == torch.float32
+    assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.995
+
+
 def test_schedule_warms_up_holds_and_falls_to_the_end_rate():
     config = OptimizerConfig(steps=1000, warmup=50)
     rates = [learning_rate(step, config) for step in range(1, 1001)]

@@ -28,6 +28,7 @@ from mutoscope.training.state import (
     clock,
     latest_checkpoint,
     load_checkpoint,
+    refuse_changes,
     require_space,
     save_checkpoint,
     sweep,
@@ -227,6 +228,14 @@ def test_first_signal_asks_second_acts(number, capsys):
         assert stop.requested
         assert signal.getsignal(number) == before
     assert "saving" in capsys.readouterr().err
+
+
+def test_a_continuation_with_another_config_is_refused_by_name(tmp_path):
+    before = {"seed": 1, "out": "a", "optimizer": {"steps": 10, "clip": 1.0}}
+    now = {"seed": 1, "out": "b", "optimizer": {"steps": 12, "clip": 1.0, "new_option": 3}, "batches": None}
+    with pytest.raises(InputError, match=r"optimizer\.steps was 10, is 12\)"):
+        refuse_changes(before | {"batches": None}, now, {"out"}, tmp_path)
+    refuse_changes(before, before | {"out": "c"}, {"out"}, tmp_path)
 
 
 def test_one_run_to_a_folder_and_space_is_checked_first(tmp_path):

@@ -72,9 +72,7 @@ def digests(out: Path) -> dict[str, str]:
     """SHA-256 of the last weights, averages, optimiser states, of the log and of the model's weights."""
     files = [*checkpoints(out / "checkpoints")[-1].glob("*.safetensors"), out / "log.jsonl"]
     files += (out / "model").glob("*.safetensors")
-    return {
-        f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +140,7 @@ def test_killed_twenty_times_equals_undisturbed(data, tmp_path):
 def test_a_signal_saves_and_exits_75_and_the_run_goes_on(data, undisturbed, tmp_path, number):
     settings = config(data, tmp_path, checkpoint_every=0)
     process = start(settings)
-    while steps_done(tmp_path) < 7:
+    while process.is_alive() and steps_done(tmp_path) < 7:
         time.sleep(0.002)
     os.kill(process.pid, number)
     process.join(30)

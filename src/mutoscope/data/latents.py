@@ -29,11 +29,11 @@ from mutoscope.errors import InputError
 from mutoscope.files import write_atomically
 from mutoscope.models.vae import VAE
 from mutoscope.video import Video, fit, fit_frames_rate, read_video, to_tensor
-from mutoscope.world.captions import caption
+from mutoscope.world.captions import Kind, caption
 from mutoscope.world.render import render
 from mutoscope.world.scene import SceneMix, View, sample_scene
 
-KINDS = ("detailed", "medium", "short", "alt")
+KINDS: tuple[Kind, ...] = ("detailed", "medium", "short", "alt")
 CLIP_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".gif", ".png", ".jpg", ".jpeg", ".webp")
 
 

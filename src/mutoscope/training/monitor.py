@@ -25,10 +25,10 @@ class Watch:
     steps.
     """
 
-    def __init__(self, log: RunLog, every: int = 20, seconds: float = 0.0) -> None:
+    def __init__(self, log: RunLog, dtype: torch.dtype, seconds: float = 0.0, every: int = 20) -> None:
         self.log, self.every = log, every
         self.seconds = seconds  # of the whole run, earlier sittings included
-        self.rate = matmul_rate()
+        self.rate = matmul_rate(dtype)
         self.note = ""
         self._clear()
         self._last = time.perf_counter()
@@ -68,11 +68,9 @@ class Watch:
 
 
 @torch.no_grad()
-def matmul_rate(size: int = 1024, tries: int = 5) -> float:
-    """Best FLOP/s of an fp32 matrix product with torch's present threads: the roof of training on this
-    machine.
-    """
-    a, b = torch.rand(size, size), torch.rand(size, size)
+def matmul_rate(dtype: torch.dtype = torch.float32, size: int = 1024, tries: int = 5) -> float:
+    """Best FLOP/s of a matrix product with torch's present threads: the roof of training on this machine."""
+    a, b = torch.rand(size, size, dtype=dtype), torch.rand(size, size, dtype=dtype)
     best = 0.0
     for _ in range(tries):
         begin = time.perf_counter()

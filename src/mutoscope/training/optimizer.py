@@ -27,7 +27,9 @@ class OptimizerConfig:
 
     steps: int = 2400
     kind: Literal["muon", "adamw"] = "muon"
-    convolutions: bool = False  # whether Muon also takes the convolutions inside blocks, as matrices out x rest
+    convolutions: bool = (
+        False  # whether Muon also takes the convolutions inside blocks, as matrices out x rest
+    )
     muon_lr: float = 2e-3
     adamw_lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.98)
@@ -69,12 +71,14 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
     return config.final + (1 - config.final) * shape
 
 
-def build_optimizers(modules: Mapping[str, nn.Module], config: OptimizerConfig) -> list[Optimizer]:
+def build_optimizers(
+    modules: Mapping[str, nn.Module], config: OptimizerConfig, muon_dtype: torch.dtype = torch.float32
+) -> list[Optimizer]:
     """Muon on the 2-D weights of linear layers inside blocks, AdamW on the rest.
 
     "Inside blocks" means inside an nn.ModuleList: embeddings, the first and last projections, norms, biases,
     tables and, unless the config says otherwise, convolutions go to AdamW, as advised by the authors of Muon
-    (Jordan et al. 2024).
+    (Jordan et al. 2024). muon_dtype: of Muon's matrix products; bfloat16 pays on GPUs and on CPUs with AMX.
     """
     hidden: dict[int, Tensor] = {}
     if config.kind == "muon":
@@ -104,7 +108,9 @@ def build_optimizers(modules: Mapping[str, nn.Module], config: OptimizerConfig) 
     if groups:
         optimizers.append(AdamW(groups, lr=config.adamw_lr, betas=config.betas, eps=config.eps, fused=True))
     if hidden:
-        optimizers.append(Muon(hidden.values(), config.muon_lr, config.momentum, config.weight_decay))
+        optimizers.append(
+            Muon(hidden.values(), config.muon_lr, config.momentum, config.weight_decay, muon_dtype)
+        )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["plateau_lr"] = group["lr"]
@@ -139,12 +145,19 @@ class Muon(Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024), at the RMS of an AdamW update (Liu et al. 2025).
 
     What torch.optim.Muon(adjust_lr_fn="match_rms_adamw") does, made for a CPU: matrices of one shape are
-    orthogonalised as one batch, in fp32 (bf16 is slower without AMX), in three rounds instead of five.
+    orthogonalised as one batch, in fp32 unless told otherwise (bf16 is slower without AMX), in three rounds
+    instead of five.
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        parameters: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.dtype = dtype
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -158,7 +171,7 @@ class Muon(Optimizer):
             for shape, matrices in by_shape.items():
                 rows, columns = shape[0], shape[1:].numel()
                 flat = [direction.flatten(1) for direction in self._momentum(matrices, group["momentum"])]
-                directions = [direction.view(shape) for direction in orthogonalised(flat)]
+                directions = [direction.view(shape) for direction in orthogonalised(flat, self.dtype)]
                 lr = group["lr"]
                 torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
                 torch._foreach_add_(matrices, directions, alpha=-lr * 0.2 * math.sqrt(max(rows, columns)))
@@ -176,22 +189,23 @@ class Muon(Optimizer):
         return list(torch._foreach_lerp(grads, buffers, momentum))
 
 
-def orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
+def orthogonalised(matrices: list[Tensor], dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """Each matrix of one shape with its singular values moved near 1, directions kept.
 
     Odd polynomials of degree 5 (Newton-Schulz, Jordan et al. 2024), each the best approximation of 1 on
     what the one before leaves of [0.01, 1] ("Polar Express", Amsel et al. 2025): three give 0.73 to 1.27,
     which takes Jordan's fixed one five. The first Gram matrix also gives the scale: its norm bounds the
     largest singular value about three times closer than the norm of the matrix does, so fewer values begin
-    below 0.01.
+    below 0.01. dtype: of the products; the result has the type of the matrices.
     """
     tall = matrices[0].shape[0] > matrices[0].shape[1]
     x = torch.stack([matrix.mT if tall else matrix for matrix in matrices])
-    x = x / x.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]  # so that no square under- or overflows
+    # Divided by its norm first, so that no square under- or overflows.
+    x = (x / x.flatten(1).norm(dim=1).clamp(min=1e-30)[:, None, None]).to(dtype)
     for i, (a, b, c) in enumerate(POLYNOMIALS):
         gram = x @ x.mT
         if i == 0:
-            bound = gram.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None]
+            bound = gram.flatten(1).norm(dim=1, dtype=torch.float32).clamp(min=1e-12).to(dtype)[:, None, None]
             x, gram = x / bound.sqrt(), gram / bound
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return list((x.mT if tall else x).unbind())
+    return list((x.mT if tall else x).to(matrices[0].dtype).unbind())

@@ -256,15 +256,21 @@ def refuse_changes(
 
     free: keys that change no weight and may therefore differ.
     """
-    changes = [
-        f"{key} was {before.get(key)!r}, is {now[key]!r}"
-        for key in now
-        if key not in free and before.get(key) != now[key]
-    ]
+    changes = [line for key in now if key not in free for line in _changes(key, before.get(key), now[key])]
     if changes:
         raise InputError(
             f"{where} belongs to another config ({'; '.join(changes)}): undo that, or choose another out."
         )
+
+
+def _changes(name: str, before: Any, now: Any) -> Iterator[str]:
+    """Differences by dotted name. A key that is new in a table came with the program: its default is no change."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in now:
+            if key in before:
+                yield from _changes(f"{name}.{key}", before[key], now[key])
+    elif before != now:
+        yield f"{name} was {before!r}, is {now!r}"
 
 
 def sweep(folder: Path) -> None:

@@ -14,9 +14,10 @@ import math
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from PIL import Image
@@ -47,11 +48,11 @@ from mutoscope.training.state import (
     Progress,
     RunLog,
     StopSignal,
-    checkpoints,
+    checkpoint_to_resume,
     claimed,
     clock,
-    latest_checkpoint,
     load_checkpoint,
+    refuse_changes,
     require_space,
     save_checkpoint,
     say,
@@ -87,6 +88,7 @@ class TrainDiTConfig:
     ema: float = 0.995
     seed: int = 0
     threads: int = 0  # of torch; 0 leaves its choice
+    precision: Literal["fp32", "bf16"] = "fp32"  # of activations; bf16 pays on GPUs and on CPUs with AMX
     init_from: str | None = None
     tokenizer: str | None = None
     tokenizer_captions: int = 20_000
@@ -131,6 +133,12 @@ class Run:
     speed: RunLog
     step: int  # steps done
     seconds: float  # spent in earlier sittings
+    progress: Progress
+
+    def close(self) -> None:
+        self.log.close()
+        self.speed.close()
+        self.progress.close()
 
 
 def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
@@ -141,18 +149,18 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
     or Inf would spoil, SystemExit(75) after a signal, with a checkpoint saved.
     """
     folder = Path(config.out)
-    with claimed(folder), StopSignal() as stop:
-        run = begin(config, folder, resume)
-        process, optimizers = config.process, run.optimizers
-        steps, saved_at = config.optimizer.steps, time.monotonic()
-        watch, progress = Watch(run.speed, seconds=run.seconds), Progress("train dit", steps, run.step)
-        flop: dict[Size, float] = {}
+    process, steps = config.process, config.optimizer.steps
+    with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
+        optimizers, flop = run.optimizers, dict[Size, float]()
+        watch = Watch(run.speed, dtype_of(config), run.seconds)
+        saved_at = time.monotonic()
         while run.step < steps:
             step = run.step + 1
             groups = run.batches.groups(step)
             watch.lap("data")
-            text_BLD, mask_BL = run.text([prompt for group in groups for prompt in group.prompts])
-            predictions = predict(run.dit, groups, process, text_BLD, mask_BL, config.batches.layout)
+            with autocast(config):
+                text_BLD, mask_BL = run.text([prompt for group in groups for prompt in group.prompts])
+                predictions = predict(run.dit, groups, process, text_BLD, mask_BL, config.batches.layout)
             loss = diffusion_loss(process, groups, predictions)
             watch.lap("forward")
             torch.autograd.backward([loss])
@@ -167,7 +175,7 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
             run.step = step
             watch.lap("update")
             run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
-            progress.update(step, f"loss {loss.item():.4f}  {watch.note}")
+            run.progress.update(step, f"loss {loss.item():.4f}  {watch.note}")
             last = step == steps
             if last or due(config.validate_every, step):
                 run.log.write(step, **validate(run))
@@ -189,11 +197,18 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
                 saved_at = time.monotonic()
                 watch.lap("pauses")
             if stop.requested and not last:
-                progress.close()
                 say(f"stopped after step {step}: continue with --resume auto.")
                 raise SystemExit(TRY_AGAIN)
-        progress.close()
         return finish(run, watch.seconds)
+
+
+def dtype_of(config: TrainDiTConfig) -> torch.dtype:
+    return torch.bfloat16 if config.precision == "bf16" else torch.float32
+
+
+def autocast(config: TrainDiTConfig) -> torch.autocast:
+    """Within, activations have the config's precision."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def due(every: int, step: int) -> bool:
@@ -243,7 +258,8 @@ def flop_per_clip(run: Run, group: Group) -> float:
     )
 
     def forward() -> Tensor:
-        predictions = predict(run.dit, [one], run.config.process, *run.text(one.prompts), "bucketed")
+        with autocast(run.config):
+            predictions = predict(run.dit, [one], run.config.process, *run.text(one.prompts), "bucketed")
         return diffusion_loss(run.config.process, [one], predictions)
 
     counted = count_flop(forward)
@@ -264,14 +280,14 @@ def begin(config: TrainDiTConfig, folder: Path, resume: str | None) -> Run:
     found = checkpoint_to_resume(folder / "checkpoints", resume)
     parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
     if found:
-        refuse_changes(meta["config"], to_dict(config), found)
+        refuse_changes(meta["config"], to_dict(config), FREE, found)
     vae = load_vae(config.vae, "cpu").eval().requires_grad_(False)
     latents = Latents(Path(config.latents), vae)
     steps = config.optimizer.steps
     batches = Batches(latents, config.batches, config.process, config.seed, steps)
     dit, text = build_models(config, latents, meta.get("tokenizer"))
     modules: dict[str, nn.Module] = {"dit": dit, "text": text.encoder}
-    optimizers = build_optimizers(modules, config.optimizer)
+    optimizers = build_optimizers(modules, config.optimizer, dtype_of(config))
     ema = EMA(modules, config.ema)
     if found:
         for name, module in modules.items():
@@ -285,40 +301,22 @@ def begin(config: TrainDiTConfig, folder: Path, resume: str | None) -> Run:
     write_json(folder / "config.json", config)
     log = RunLog(folder, "log.jsonl", meta["step"])
     speed = RunLog(folder, "speed.jsonl", meta["step"])
+    progress = Progress("train dit", steps, meta["step"])
     return Run(
-        config, folder, vae, dit, text, batches, optimizers, ema, log, speed, meta["step"], meta["seconds"]
+        config=config,
+        folder=folder,
+        vae=vae,
+        dit=dit,
+        text=text,
+        batches=batches,
+        optimizers=optimizers,
+        ema=ema,
+        log=log,
+        speed=speed,
+        step=meta["step"],
+        seconds=meta["seconds"],
+        progress=progress,
     )
-
-
-def checkpoint_to_resume(folder: Path, resume: str | None) -> Path | None:
-    """The checkpoint to start from. Raises InputError rather than write over an older run or start one
-    unasked.
-    """
-    if resume is None:
-        if checkpoints(folder):
-            raise InputError(
-                f"{folder.parent} holds a run: continue it with --resume auto, or choose another out."
-            )
-        return None
-    if resume != "auto":
-        return Path(resume)
-    found = latest_checkpoint(folder)
-    if found is None and checkpoints(folder):
-        raise InputError(f"no checkpoint in {folder} is usable: delete them to begin anew.")
-    return found
-
-
-def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
-    """Raise InputError when a continuation would train otherwise than the run it continues."""
-    changes = [
-        f"{key} was {before.get(key)!r}, is {now[key]!r}"
-        for key in now
-        if key not in FREE and before.get(key) != now[key]
-    ]
-    if changes:
-        raise InputError(
-            f"{where} belongs to another config ({'; '.join(changes)}): undo that, or choose another out."
-        )
 
 
 def build_models(config: TrainDiTConfig, latents: Latents, tokenizer_json: str | None) -> tuple[DiT, Text]:
@@ -370,7 +368,7 @@ def validate(run: Run) -> dict[str, float]:
     """
     process, losses = run.config.process, {}
     levels = process.quantile((torch.arange(VALIDATION_LEVELS) + 0.5) / VALIDATION_LEVELS)
-    with run.ema.applied():
+    with run.ema.applied(), autocast(run.config):
         for size in run.batches.sizes:
             rows = run.batches.held_out(size)[: run.config.validation_clips]
             if not rows:
@@ -416,7 +414,7 @@ def sample(run: Run, size: Size) -> Tensor:
 def draw(run: Run) -> None:
     """Write samples/step-N.png (a row per prompt, five moments of its clip) and loss.png."""
     size = max(run.batches.sizes, key=lambda size: (size.frames > 1, run.batches.clips(size)))
-    with run.ema.applied():
+    with run.ema.applied(), autocast(run.config):
         videos = run.vae.decode(sample(run, size))
     moments = [round(i * (size.frames - 1) / 4) for i in range(5)] if size.frames > 1 else [0]
     grid = Image.new("RGB", (len(moments) * (size.width + 2), len(videos) * (size.height + 2)), "white")
@@ -472,7 +470,5 @@ def finish(run: Run, seconds: float) -> Path:
             process=config.process,
             card=ModelCard(name=config.size, training=training),
         )
-    run.log.close()
-    run.speed.close()
     say(f"{path}: {run.step} steps in {clock(seconds)}, validation {validation}.")
     return path
