@@ -23,7 +23,7 @@ Kind = Literal["picture", "video"]
 
 MEMORY_BYTES = 2**30
 CPU_SECONDS = 30
-WALL_SECONDS = 40.0
+WALL_SECONDS = 60.0
 OUTPUT_BYTES = 2**30
 AT_ONCE = 2
 """Uploads decoded at the same time."""

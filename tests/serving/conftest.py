@@ -1,0 +1,170 @@
+"""What the tests of the server share: orders, an application without workers, and whole servers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from mutoscope.serving.api import Desk, build
+from mutoscope.serving.gate import Door, Gate
+from mutoscope.serving.jobs import Job, QueueLimits, Store, Submission
+from mutoscope.serving.keys import Keyring
+from mutoscope.serving.orders import Order
+from mutoscope.serving.shelf import FILES, Shelf
+from mutoscope.weights.card import ModelCard
+
+PATIENCE = float(os.environ.get("MUTOSCOPE_TEST_PATIENCE", "60"))
+"""Seconds that a test waits for something that takes a fraction of one; more on a crowded machine."""
+
+ORDER = Order("create", "a red ball", "sora-2", "tiny", 64, 64, 64, 64, 9, 8.0, 4, 3.0, "euler", 7)
+
+START = """
+import sys
+from pathlib import Path
+from mutoscope.serving.jobs import QueueLimits
+from mutoscope.serving.server import ServeConfig, serve
+from mutoscope.serving.webhooks import Webhook
+data, model, port, webhook, secret = sys.argv[1:]
+serve(
+    ServeConfig(
+        data=Path(data),
+        model=model,
+        port=int(port),
+        device="cpu",
+        webhook=Webhook(webhook, secret) if webhook else None,
+    ),
+    lambda url: print(url, flush=True),
+)
+"""
+
+
+@pytest.fixture
+def order() -> Order:
+    return ORDER
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "data" / "jobs.sqlite3")
+
+
+Submit = Callable[..., Job]
+
+
+@pytest.fixture
+def submit(store: Store) -> Submit:
+    """Queue an order for a tenant."""
+
+    def queue(tenant: str = "local", **changes: object) -> Job:
+        number = replace(ORDER, **changes)  # type: ignore[arg-type]
+        return store.submit(Submission(tenant, number, "print"), QueueLimits())[0]
+
+    return queue
+
+
+@pytest.fixture
+def desk(store: Store) -> Iterator[Desk]:
+    """A desk over the store, for an application in this process; nobody works on its jobs."""
+    desk = Desk(Shelf(store.path.parent), store, ModelCard("tiny"), Door(Keyring(store), ("testserver",)))
+    yield desk
+    desk.reads.shutdown()
+    desk.writes.shutdown()
+
+
+@pytest.fixture
+def app(desk: Desk) -> Gate:
+    return Gate(build(desk), desk.door)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def finish(desk: Desk) -> Callable[[Job], None]:
+    """Publish a job as a worker would, with files that say their names."""
+
+    def publish(job: Job) -> None:
+        claimed = desk.store.claim("boot:1:1")
+        assert claimed is not None
+        assert claimed.id == job.id
+        folder = desk.shelf.attempt(claimed)
+        folder.mkdir(parents=True)
+        for name, _ in FILES.values():
+            (folder / name).write_bytes(name.encode() * 100)
+        (folder / "recipe.json").write_text("{}")
+        assert desk.store.complete(claimed, None)
+
+    return publish
+
+
+@dataclass
+class Live:
+    """A server in a process group of its own."""
+
+    data: Path
+    model: Path
+    webhook: str = ""
+    secret: str = ""
+    port: int = 0
+    url: str = ""
+    process: subprocess.Popen[str] = field(init=False)
+
+    def start(self) -> "Live":
+        """Start (again, on the same port) and wait until it answers."""
+        arguments = [str(self.data), str(self.model), str(self.port), self.webhook, self.secret]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", START, *arguments], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+        assert self.url, "the server did not start"
+        self.port = int(self.url.rpartition(":")[2])
+        return self
+
+    def wait_for_worker(self) -> None:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{self.url}/health", timeout=PATIENCE):
+                return
+            time.sleep(0.1)
+        raise AssertionError("no worker came up")
+
+    def kill(self) -> None:
+        """kill -9 of the server and its workers."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="session")
+def live(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One server with a worker for all tests that only use it."""
+    server = Live(tmp_path_factory.mktemp("live"), model_folder).start()
+    server.wait_for_worker()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fresh(model_folder: Path, tmp_path: Path) -> Iterator[Live]:
+    """A server of its own for a test that harms it; not yet started."""
+    server = Live(tmp_path / "fresh", model_folder)
+    yield server
+    if server.url and server.process.poll() is None:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def patience() -> float:
+    return PATIENCE
