@@ -43,7 +43,7 @@ class Share:
 
 @dataclass(frozen=True)
 class CaptionMix:
-    """Share of clips trained without words (for guidance), and weights of the kinds among the rest."""
+    """Share of clips trained without words (for guidance), and weights of the kinds among groups."""
 
     null: float = 0.1
     detailed: float = 0.60
@@ -200,14 +200,16 @@ class Batches:
         )
 
     def _prompts(self, size: Size, rows: Sequence[int], choose: np.random.Generator) -> tuple[str, ...]:
+        # One kind for all clips of a group: texts are padded to the longest, and a detailed caption is four times
+        # as long as a short one.
         mix = self.config.captions
-        weights = [getattr(mix, kind) for kind in KINDS]
-        shares = [mix.null, *(weight * (1 - mix.null) / sum(weights) for weight in weights)]
-        kinds = stratified_choice(shares, len(rows), choose)
+        weights = np.array([getattr(mix, kind) for kind in KINDS])
+        kind = KINDS[choose.choice(len(KINDS), p=weights / weights.sum())]
+        unworded = stratified_choice((1 - mix.null, mix.null), len(rows), choose)
         variants = choose.integers(1 << 30, size=len(rows))
         return tuple(
-            "" if kind == 0 else self.latents.caption(size, row, KINDS[kind - 1], int(variant))
-            for row, kind, variant in zip(rows, kinds, variants)
+            "" if null else self.latents.caption(size, row, kind, int(variant))
+            for row, null, variant in zip(rows, unworded, variants)
         )
 
     def _noise_levels(

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from mutoscope.config import to_dict, write_json
 from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE, VAE_PRESETS
+from mutoscope.training.monitor import plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
@@ -66,6 +67,15 @@ class Bucket:
     probability: float
     clips: int
 
+    def __post_init__(self) -> None:
+        time, space, _ = VAE.strides
+        sides = (self.height, self.width)
+        if self.frames % time != 1 or any(side < 1 or side % space for side in sides):
+            raise InputError(
+                f"bucket {self.width}x{self.height}x{self.frames} is off the grid of the VAE: sides are multiples "
+                f"of {space}, frames 1 + {time}k."
+            )
+
 
 @dataclass(frozen=True)
 class VAELoss:
@@ -80,7 +90,7 @@ class VAELoss:
 
 @dataclass(frozen=True)
 class TrainVAEConfig:
-    """One run into the folder `out`. size names a preset; vae changes single numbers of it.
+    """One run into the folder `out`; size names a preset.
 
     precision "bf16" computes activations in bfloat16, which pays on CPUs with AMX and on GPUs; weights and
     losses stay fp32. threads: of torch, 0 leaves its choice. Lengths are in steps; 0 turns a thing off.
@@ -259,7 +269,8 @@ def fresh_clips(config: TrainVAEConfig, bucket: Bucket, seed: int, count: int) -
 
 @torch.no_grad()
 def validate(run: Run) -> dict[str, float]:
-    """PSNR in dB of the averaged weights, mean over fresh clips, one figure per shape; and a picture."""
+    """PSNR in dB of the averaged weights, mean over fresh clips, one figure per shape; and two pictures."""
+    plot_losses(run.log.records()).save(run.folder / "loss.png")
     figures = {}
     with run.ema.applied():
         for bucket in run.config.buckets:
