@@ -148,16 +148,20 @@ def test_known_frames_carry_little_noise_and_no_loss():
     assert all((g.sigma_BT[~g.unknown_BT] == 0).all() for step in range(1, 20) for g in clean.groups(step))
 
 
-def test_mixes_are_kept():
-    count = null = detailed = 0
-    sample = batches(tokens=960, groups=1)
-    for step in range(1, 100):
+def test_mixes_are_kept_with_one_kind_of_caption_to_a_group():
+    count = null = 0
+    kinds = []
+    sample = batches(tokens=960, groups=4)
+    for step in range(1, 201):
         for group in sample.groups(step):
             null += group.prompts.count("")
-            detailed += sum(prompt.startswith("detailed") for prompt in group.prompts)
             count += len(group.prompts)
+            spoken = {prompt.split()[0] for prompt in group.prompts if prompt}
+            assert len(spoken) <= 1
+            kinds += spoken
     assert null / count == pytest.approx(0.1, abs=0.02)
-    assert detailed / count == pytest.approx(0.9 * 0.6, abs=0.03)
+    for kind, share in (("detailed", 0.6), ("medium", 0.25), ("short", 0.1), ("alt", 0.05)):
+        assert kinds.count(kind) / len(kinds) == pytest.approx(share, abs=0.06)
     choice = stratified_choice((0.6, 0.25, 0.15), 40, np.random.default_rng(0))
     assert np.bincount(choice).tolist() == pytest.approx([24, 10, 6], abs=1)
 

@@ -124,10 +124,10 @@ def test_killed_three_times_equals_undisturbed(data, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_equals_undisturbed(data, tmp_path):
-    settings = config(
-        data, tmp_path / "calm", checkpoint_every=3, optimizer=OptimizerConfig(steps=120, warmup=4)
-    )
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_killed_twenty_times_equals_undisturbed(data, tmp_path, precision):
+    steps = OptimizerConfig(steps=120, warmup=4)
+    settings = config(data, tmp_path / "calm", checkpoint_every=3, optimizer=steps, precision=precision)
     train_dit(settings)
     hits = killed_and_resumed(replace(settings, out=str(tmp_path / "run")), kills=20, seed=1)
     assert hits >= 19
