@@ -37,6 +37,8 @@ STOP_SECONDS = 25.0
 FILES = 8192
 """Open files wanted: connections and content."""
 
+BACKLOG = 2048
+
 log = logging.getLogger("mutoscope.server")
 
 
@@ -122,7 +124,7 @@ async def _run(
             lifespan="off",
             access_log=False,
             log_level="warning",
-            backlog=2048,
+            backlog=BACKLOG,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=5,
             server_header=False,
@@ -248,6 +250,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)

@@ -204,7 +204,7 @@ def explain(error: BaseException) -> dict[str, Any]:
             return _failure("not_supported", str(error))
         case InputError():
             return _failure("invalid_request", str(error))
-        case torch.OutOfMemoryError() | MemoryError():
+        case _ if _is_out_of_memory(error):
             return _failure(
                 "out_of_memory", "The memory did not suffice; ask for a smaller or shorter video."
             )
@@ -219,9 +219,17 @@ def _failure(code: str, message: str) -> dict[str, Any]:
     return {"code": code, "message": message}
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)  # torch's word for it on a CPU
+
+
 def _is_full_disk(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
