@@ -337,7 +337,7 @@ class DiT(nn.Module):
         return rearrange(patches_SC, pattern, t=t, h=h, w=w, p=p, q=q, r=r)
 
     def _rope(self, grid: Grid, fps_B: Tensor | None, device: torch.device) -> Tensor:
-        """Rotary table of one clip (S, 1, K/2), or of each clip in turn when frame rates are given."""
+        """Rotary table of one clip (S, 1, K/2, 2), or of each clip in turn when frame rates are given."""
         config = self.config
         t, h, w = (torch.arange(n, device=device, dtype=torch.float32) for n in grid)
         if config.positions == "seconds":
@@ -347,7 +347,7 @@ class DiT(nn.Module):
                 t = t * (config.base_fps / fps_B.float())[:, None]
             h, w = h - (grid[1] - 1) / 2, w - (grid[2] - 1) / 2
         axes = (t[..., None, None], h[:, None], w)
-        return rotary_table(axes, config.width // config.heads, config.theta).flatten(0, -3)
+        return rotary_table(axes, config.width // config.heads, config.theta).flatten(0, -4)
 
     def _ropes(
         self, grids: Sequence[Sequence[int]], fps_B: Tensor | None, device: torch.device

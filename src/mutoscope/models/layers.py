@@ -57,7 +57,7 @@ def rotary_split(head_width: int, axes: int) -> tuple[int, ...]:
 
 
 def rotary_table(positions: Sequence[Tensor], head_width: int, theta: float) -> Tensor:
-    """Unit complex numbers (..., 1, K/2) that rotate the pairs of a head; the 1 stands for the heads.
+    """Cosines and sines (..., 1, K/2, 2) that rotate the pairs of a head; the 1 stands for the heads.
 
     positions: one tensor per axis (time, height, width), real, in any unit, broadcastable against each other.
     theta: the longest wavelength is about 2 pi theta positions.
@@ -68,18 +68,18 @@ def rotary_table(positions: Sequence[Tensor], head_width: int, theta: float) -> 
         rates = theta ** -(torch.arange(pairs, device=position.device, dtype=torch.float32) / pairs)
         angles.append(position[..., None] * rates)
     angle = torch.cat(angles, dim=-1).unsqueeze(-2)
-    return torch.polar(torch.ones_like(angle), angle)
+    return torch.stack((angle.cos(), angle.sin()), dim=-1)
 
 
-def rotate(row_SD: Tensor, rope_S1K: Tensor, heads: int) -> Tensor:
-    """Rotate neighbouring pairs of every head. A table shorter than the row repeats for each clip."""
-    pairs = row_SD.float().view(-1, rope_S1K.shape[0], heads, rope_S1K.shape[-1], 2)
+def rotate(row_SD: Tensor, rope_S1K2: Tensor, heads: int) -> Tensor:
+    """Rotate neighbouring pairs of every head of an fp32 row. A table shorter than the row repeats for each clip."""
+    pairs = row_SD.view(-1, rope_S1K2.shape[0], heads, *rope_S1K2.shape[2:])
     if torch.compiler.is_compiling():  # complex numbers do not fuse
-        (x, y), (c, s) = pairs.unbind(-1), (rope_S1K.real, rope_S1K.imag)
+        (x, y), (c, s) = pairs.unbind(-1), rope_S1K2.unbind(-1)
         turned = torch.stack((x * c - y * s, x * s + y * c), dim=-1)
     else:
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * rope_S1K)
-    return turned.view(row_SD.shape).to(row_SD.dtype)
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope_S1K2))
+    return turned.view(row_SD.shape)
 
 
 class RMSNorm(nn.Module):
@@ -89,11 +89,13 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
 
-    def forward(self, row_SD: Tensor) -> Tensor:
+    def forward(self, row_SD: Tensor, scale: float = 1.0) -> Tensor:
+        """In fp32 and times `scale`, whatever the type of the row."""
+        weight_D = self.weight.float() * scale
         if row_SD.device.type != "cpu" or torch.compiler.is_compiling():
-            return F.rms_norm(row_SD, self.weight.shape, self.weight.to(row_SD.dtype), EPSILON)
-        out: Tensor = _CPURMSNorm.apply(row_SD.float(), self.weight.float())  # type: ignore[no-untyped-call]
-        return out.to(row_SD.dtype)
+            return F.rms_norm(row_SD.float(), weight_D.shape, weight_D, EPSILON)
+        out_SD: Tensor = _CPURMSNorm.apply(row_SD.float(), weight_D)  # type: ignore[no-untyped-call]
+        return out_SD
 
 
 class _CPURMSNorm(torch.autograd.Function):
@@ -144,11 +146,14 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
         self.query_norm = RMSNorm(width)
         self.key_norm = RMSNorm(width)
+        self.scale = (width // heads) ** -0.5  # of the scores; taken into the norm of the queries
 
-    def keys_values(self, row_SD: Tensor, rope_S1K: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        key_SD: Tensor = self.key_norm(self.key(row_SD))
+    def keys_values(self, row_SD: Tensor, rope_S1K2: Tensor | None = None) -> tuple[Tensor, Tensor]:
         value_SD: Tensor = self.value(row_SD)
-        return key_SD if rope_S1K is None else rotate(key_SD, rope_S1K, self.heads), value_SD
+        key_SD = self.key_norm(self.key(row_SD))
+        if rope_S1K2 is not None:
+            key_SD = rotate(key_SD, rope_S1K2, self.heads)
+        return key_SD.to(value_SD.dtype), value_SD
 
     def forward(
         self,
@@ -157,12 +162,12 @@ class Attention(nn.Module):
         value_SD: Tensor,
         layout: Layout,
         key_layout: Layout,
-        rope_S1K: Tensor | None = None,
+        rope_S1K2: Tensor | None = None,
     ) -> Tensor:
-        query_SD = self.query_norm(self.query(row_SD))
-        if rope_S1K is not None:
-            query_SD = rotate(query_SD, rope_S1K, self.heads)
-        queries = self._heads(query_SD, layout)
+        query_SD = self.query_norm(self.query(row_SD), self.scale)
+        if rope_S1K2 is not None:
+            query_SD = rotate(query_SD, rope_S1K2, self.heads)
+        queries = self._heads(query_SD.to(value_SD.dtype), layout)
         keys, values = self._heads(key_SD, key_layout), self._heads(value_SD, key_layout)
         mixed = [
             attend(query, key, value, mask).transpose(1, 2).flatten(2)
@@ -178,19 +183,20 @@ class Attention(nn.Module):
 
 
 def attend(query_BNSK: Tensor, key_BNLK: Tensor, value_BNLK: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k / sqrt(K)) v; mask is true where a key may be seen.
+    """softmax(q k) v, with scaled queries; mask is true where a key may be seen.
 
     torch's fused kernel everywhere but in bfloat16 training on a CPU: there its backward pass takes five times as
     long as matrix products do up to some hundred keys (44 against 9 ms at 64 clips x 4 heads x 80 tokens, AMX).
     """
     training = torch.is_grad_enabled() and query_BNSK.dtype == torch.bfloat16
     if not training or query_BNSK.device.type != "cpu" or key_BNLK.shape[2] > LONG_ROW:
-        return F.scaled_dot_product_attention(query_BNSK, key_BNLK, value_BNLK, attn_mask=mask)
+        return F.scaled_dot_product_attention(query_BNSK, key_BNLK, value_BNLK, attn_mask=mask, scale=1.0)
     with torch.autocast("cpu", enabled=False):
-        score_BNSL = (query_BNSK * query_BNSK.shape[-1] ** -0.5) @ key_BNLK.transpose(-1, -2)
+        score_BNSL = query_BNSK @ key_BNLK.transpose(-1, -2)
         if mask is not None:
             score_BNSL = score_BNSL.masked_fill(~mask, -torch.inf)
-        return score_BNSL.softmax(-1) @ value_BNLK
+        out_BNSK: Tensor = score_BNSL.softmax(-1) @ value_BNLK
+        return out_BNSK
 
 
 class MLP(nn.Module):
@@ -214,11 +220,17 @@ class MLP(nn.Module):
 
 
 def modulated_norm(row_SD: Tensor, shift_FD: Tensor, scale_FD: Tensor, layout: Layout) -> Tensor:
-    """norm(x) (1 + scale) + shift, where each row of the modulation serves its span of tokens."""
+    """norm(x) (1 + scale) + shift, where each row of the modulation serves its span of tokens.
+
+    In the type that linear layers will take it in, so that it is converted once for all of them.
+    """
     normed_SD = F.layer_norm(row_SD, row_SD.shape[-1:], eps=EPSILON)
     shifts, scales = _rows(shift_FD, layout), _rows(1 + scale_FD, layout)
     parts = zip(shifts, split(normed_SD, layout.spans), scales, strict=True)
-    return join([torch.addcmul(shift, x, scale) for shift, x, scale in parts])
+    dtype, device = row_SD.dtype, row_SD.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return join([torch.addcmul(shift, x, scale) for shift, x, scale in parts]).to(dtype)
 
 
 def gated_sum(row_SD: Tensor, branch_SD: Tensor, gate_FD: Tensor, layout: Layout) -> Tensor:
