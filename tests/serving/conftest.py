@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -113,13 +113,16 @@ class Live:
     secret: str = ""
     port: int = 0
     url: str = ""
-    process: subprocess.Popen[str] = field(init=False)
+    process: subprocess.Popen[str] | None = None
 
     def start(self) -> "Live":
         """Start (again, on the same port) and wait until it answers."""
         arguments = [str(self.data), str(self.model), str(self.port), self.webhook, self.secret]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, *arguments], stdout=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, "-c", START, *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
@@ -130,18 +133,28 @@ class Live:
     def wait_for_worker(self) -> None:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{self.url}/health", timeout=PATIENCE):
+            with (
+                suppress(urllib.error.HTTPError),
+                urllib.request.urlopen(f"{self.url}/health", timeout=PATIENCE),
+            ):
                 return
             time.sleep(0.1)
         raise AssertionError("no worker came up")
 
     def kill(self) -> None:
         """kill -9 of the server and its workers."""
+        assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
+    def end(self) -> None:
+        """Leave nothing running."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
+        assert self.process is not None
         self.process.terminate()
         self.process.communicate(timeout=PATIENCE)
         return self.process.returncode
@@ -150,19 +163,22 @@ class Live:
 @pytest.fixture(scope="session")
 def live(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """One server with a worker for all tests that only use it."""
-    server = Live(tmp_path_factory.mktemp("live"), model_folder).start()
-    server.wait_for_worker()
-    yield server
-    server.stop()
+    server = Live(tmp_path_factory.mktemp("live"), model_folder)
+    try:
+        server.start().wait_for_worker()
+        yield server
+    finally:
+        server.end()
 
 
 @pytest.fixture
 def fresh(model_folder: Path, tmp_path: Path) -> Iterator[Live]:
     """A server of its own for a test that harms it; not yet started."""
     server = Live(tmp_path / "fresh", model_folder)
-    yield server
-    if server.url and server.process.poll() is None:
-        server.kill()
+    try:
+        yield server
+    finally:
+        server.end()
 
 
 @pytest.fixture(scope="session")

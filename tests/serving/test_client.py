@@ -91,7 +91,11 @@ def test_retrieve_list_and_delete(client: "OpenAI") -> None:
 
 def test_remix_keeps_seed_and_shape(client: "OpenAI", made: Any) -> None:
     remixed = client.videos.poll(client.videos.remix(made.id, prompt="a blue box").id)
-    assert (remixed.status, remixed.remixed_from_video_id, remixed.prompt) == ("completed", made.id, "a blue box")
+    assert (remixed.status, remixed.remixed_from_video_id, remixed.prompt) == (
+        "completed",
+        made.id,
+        "a blue box",
+    )
     assert (remixed.seed, remixed.size, remixed.seconds) == (3, made.size, made.seconds)
 
 
@@ -119,7 +123,12 @@ def test_extend_an_uploaded_video_and_a_bracketed_id(client: "OpenAI", made: Any
     path = write_video(tmp_path / "mine.mp4", Video(frames_THWC, 12.0))
     with path.open("rb") as file:
         extended = client.videos.poll(client.videos.extend(prompt="on", seconds="0.5", video=file).id)
-    assert (extended.status, extended.size, extended.fps, extended.seconds) == ("completed", "80x48", 8.0, "1.5")
+    assert (extended.status, extended.size, extended.fps, extended.seconds) == (
+        "completed",
+        "80x48",
+        8.0,
+        "1.5",
+    )
     by_id = client.videos.extend(
         prompt="on", seconds="0.5", video=("empty", b""), extra_body={"video": {"id": made.id}}
     )
@@ -139,7 +148,9 @@ def test_characters_are_kept_and_their_use_is_refused_honestly(client: "OpenAI",
     data = client.videos.download_content(made.id).read()
     character = client.videos.create_character(name="Red", video=("red.mp4", data))
     assert client.videos.get_character(character.id).name == "Red"
-    video = client.videos.create_and_poll(prompt="Red rolls", extra_body={"characters": [{"id": character.id}]})
+    video = client.videos.create_and_poll(
+        prompt="Red rolls", extra_body={"characters": [{"id": character.id}]}
+    )
     assert video.error is not None
     assert video.error.code == "not_supported"
 

@@ -3,13 +3,20 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from mutoscope.errors import InputError
 from mutoscope.serving import jobs
@@ -22,6 +29,12 @@ HERE = owner_of(os.getpid())
 GONE = "another-boot:1:1"
 WIDE = QueueLimits()
 Submit = Callable[..., Job]
+
+
+def shift_clock(monkeypatch: pytest.MonkeyPatch, clock: str, seconds: float) -> None:
+    """Stop a clock at another time than now."""
+    then = getattr(time, clock)() + seconds
+    monkeypatch.setattr(time, clock, lambda: then)
 
 
 def test_an_order_survives_the_store(order: Order) -> None:
@@ -71,7 +84,7 @@ def test_a_job_of_a_living_worker_is_left_alone_until_its_lease_ends(
     submit()
     assert store.claim(HERE) is not None
     assert store.rescue() == 0
-    monkeypatch.setattr(jobs.time, "monotonic", lambda now=jobs.time.monotonic(): now + jobs.LEASE + 1)
+    shift_clock(monkeypatch, "monotonic", jobs.LEASE + 1)
     assert store.rescue() == 1
 
 
@@ -115,12 +128,10 @@ def test_one_key_one_job_even_when_eight_ask_at_once(store: Store, order: Order)
     assert store.submit(Submission("b", order, "another print", key="k"), WIDE)[1]
 
 
-def test_a_key_is_forgotten_after_a_day(
-    store: Store, order: Order, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_is_forgotten_after_a_day(store: Store, order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Submission("a", order, "print", key="k")
     first, _ = store.submit(asked, WIDE)
-    monkeypatch.setattr(jobs.time, "time", lambda now=jobs.time.time(): now + jobs.KEY_WINDOW + 1)
+    shift_clock(monkeypatch, "time", jobs.KEY_WINDOW + 1)
     second, is_new = store.submit(asked, WIDE)
     assert is_new
     assert second.id != first.id
@@ -188,7 +199,7 @@ def test_creation_times_never_fall_even_when_the_clock_does(
     store: Store, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = submit()
-    monkeypatch.setattr(jobs.time, "time", lambda now=jobs.time.time(): now - 86_400)
+    shift_clock(monkeypatch, "time", -86_400)
     assert submit().created_at >= first.created_at
 
 
@@ -331,7 +342,7 @@ def test_events_are_tried_until_settled(store: Store, submit: Submit) -> None:
     store.cancel("local", job.id)
     (event,) = store.due_events()
     assert (event.type, event.job, event.tries) == ("video.failed", job.id, 0)
-    store.settle_event(event, False, jobs.time.time() + 1000)
+    store.settle_event(event, False, time.time() + 1000)
     assert store.due_events() == []
     store.settle_event(event, False, 0.0)
     assert store.due_events()[0].tries == 2

@@ -52,13 +52,13 @@ from mutoscope.serving.protocol import (
     video_reply,
 )
 from mutoscope.serving.receive import Received, data_url, receive
-from mutoscope.serving.shelf import FILES, Shelf
+from mutoscope.serving.shelf import FILES, Shelf, share
 from mutoscope.weights.card import ModelCard
 
 R = TypeVar("R")
 
 SIDES = (16, 4096)
-PIXELS = 500_000_000
+PIXELS = 300_000_000
 """Pixels of all frames of a clip."""
 
 UI = Path(__file__).parent / "ui"
@@ -322,7 +322,10 @@ class _Inputs:
 
     def link_video(self, source: Job) -> None:
         """A second name for a finished clip, so that it may be deleted while this job waits."""
-        os.link(self.desk.shelf.attempt(source) / FILES["video"][0], self._folder() / "video.mp4")
+        try:
+            share(self.desk.shelf.attempt(source) / FILES["video"][0], self._folder() / "video.mp4")
+        except FileNotFoundError as error:  # deleted a moment ago
+            raise _unknown() from error
 
     async def submit(self, request: Request, order: Order, fields: dict[str, Any]) -> Response:
         key = request.headers.get("idempotency-key")

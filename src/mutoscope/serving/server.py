@@ -70,6 +70,11 @@ def default_data() -> Path:
     return Path(os.environ.get("MUTOSCOPE_DATA") or Path(home) / "mutoscope")
 
 
+def open_store(data: Path | None) -> Store:
+    """The job store of a data folder (None: the default one), for commands beside the server."""
+    return Store(Shelf((data or default_data()).absolute()).database)
+
+
 def serve(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: None) -> None:
     """Serve until SIGTERM or SIGINT; `on_ready` is called with the address once requests are answered.
 
@@ -136,26 +141,37 @@ async def _run(
     server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]
     crew.hire()
     serving = asyncio.create_task(server.serve([listener]))
-    keeping = asyncio.create_task(_keep_house(desk, crew, config.webhook))
+    chores = [asyncio.create_task(_keep_house(desk, crew))]
+    if config.webhook is not None:
+        chores.append(asyncio.create_task(_tell(store, config.webhook)))
     address, port = listener.getsockname()[:2]
     on_ready(f"http://{f'[{address}]' if ':' in address else address}:{port}")
     await asyncio.wait([serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     door.draining = True
-    keeping.cancel()
+    for chore in chores:
+        chore.cancel()
     await crew.dismiss()
     server.should_exit = True
     await serving
 
 
-async def _keep_house(desk: Desk, crew: "Crew", webhook: Webhook | None) -> None:
-    """Every half second: rescue lost jobs, replace lost workers, expire videos, deliver events."""
+async def _tell(store: Store, webhook: Webhook) -> None:
+    """Deliver events as they come; a slow receiver delays nothing else."""
+    while True:
+        try:
+            await asyncio.to_thread(deliver_due, store, webhook)
+        except Exception:
+            log.exception("webhook")
+        await asyncio.sleep(0.5)
+
+
+async def _keep_house(desk: Desk, crew: "Crew") -> None:
+    """Every half second: rescue lost jobs, replace lost workers, expire videos."""
     last = 0.0
     while True:
         try:
             await desk.write(desk.store.rescue)
             crew.mend()
-            if webhook is not None:
-                await asyncio.to_thread(deliver_due, desk.store, webhook)
             if time.monotonic() - last > 10:
                 last = time.monotonic()
                 for job in await desk.write(desk.store.expire):

@@ -58,7 +58,7 @@ class Shelf:
             return ""
         copy = self.new_inputs()
         for path in self.inputs(token).iterdir():
-            os.link(path, self.inputs(copy) / path.name)
+            share(path, self.inputs(copy) / path.name)
         return copy
 
     def drop_inputs(self, token: str) -> None:
@@ -96,6 +96,16 @@ class Shelf:
             for folder in _inside(self.root / name):
                 if folder.name not in known:
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def share(path: Path, other: Path) -> None:
+    """A second name for a file, or a copy where the disk has no second names. Raises FileNotFoundError."""
+    try:
+        os.link(path, other)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def _inside(folder: Path) -> list[Path]:

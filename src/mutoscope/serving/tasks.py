@@ -27,6 +27,9 @@ SAMPLING = 90
 TAIL = 2
 """An extension knows the last 1 + 4 * TAIL frames of its source (fewer if it has fewer)."""
 
+PIECE = 8_000_000
+"""Pixels that are scaled and written at a time."""
+
 SHEET = (4, 4)
 """Rows and columns of a sprite sheet."""
 
@@ -123,21 +126,21 @@ def _all_frames(
 ) -> Iterator[np.ndarray]:
     """Source frames, then the new ones, all of the ordered size, a few at a time."""
     if before is not None:
-        for start in range(0, len(before), 16):
-            yield scaled(before[start : start + 16], order.width, order.height)
+        yield from scaled(before, order.width, order.height)
     for frames_THWC in decode(model, recipe, latent_CTHW):
-        new_THWC = frames_THWC[skip:]
+        yield from scaled(frames_THWC[skip:], order.width, order.height)
         skip = max(0, skip - len(frames_THWC))
-        if len(new_THWC):
-            yield scaled(new_THWC, order.width, order.height)
 
 
-def scaled(frames_THWC: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The frames scaled to cover the size, as they are when they have it."""
-    if frames_THWC.shape[1:3] == (height, width):
-        return frames_THWC
-    video_BCTHW = fit(to_tensor(frames_THWC)[None], height, width)
-    return to_frames(video_BCTHW[0])
+def scaled(frames_THWC: np.ndarray, width: int, height: int) -> Iterator[np.ndarray]:
+    """The frames scaled to cover the size, as many at a time as PIECE pixels hold."""
+    step = max(1, PIECE // (width * height))
+    for start in range(0, len(frames_THWC), step):
+        piece_THWC = frames_THWC[start : start + step]
+        if piece_THWC.shape[1:3] == (height, width):
+            yield piece_THWC
+        else:
+            yield to_frames(fit(to_tensor(piece_THWC)[None], height, width)[0])
 
 
 def _source_frames(order: Order, inputs: Path) -> np.ndarray | None:

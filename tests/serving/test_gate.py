@@ -1,0 +1,142 @@
+"""The door: requests that never arrive are cut off, slow but steady ones are not."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+
+from mutoscope.errors import InputError
+from mutoscope.serving import gate
+from mutoscope.serving.gate import PunctualProtocol, _hostname
+from mutoscope.serving.server import ServeConfig, _hosts, serve
+
+
+async def echo(scope: dict, receive: object, send: object) -> None:  # type: ignore[type-arg]
+    """Answer with the length of the body."""
+    length, more = 0, True
+    while more:
+        message = await receive()  # type: ignore[operator]
+        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    body = str(length).encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
+    await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    monkeypatch.setattr(gate, "DEADLINE", 0.5)
+    monkeypatch.setattr(gate, "SLOWEST", 100)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(echo, http=PunctualProtocol, ws="none", lifespan="off", log_level="error")  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+def connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.settimeout(30)
+    return connection
+
+
+def drip(connection: socket.socket, data: bytes, times: int) -> None:
+    for _ in range(times):
+        connection.sendall(data)
+        time.sleep(0.05)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"GET / HT",
+        b"GET / HTTP/1.1\r\nHost: x\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ],
+)
+def test_half_a_request_is_cut_off(port: int, beginning: bytes) -> None:
+    with connect(port) as connection:
+        connection.sendall(beginning)
+        started = time.monotonic()
+        assert is_closed(connection)
+        assert time.monotonic() - started < 20
+
+
+def test_a_drip_of_headers_is_cut_off(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):
+            drip(connection, b"X-Slow: 1\r\n", 200)
+
+
+def test_a_second_request_on_a_kept_connection_has_a_deadline_too(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET / HT")
+        assert is_closed(connection)
+
+
+def test_a_steady_upload_may_take_longer(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(10):
+            connection.sendall(b"x" * 100)
+            time.sleep(0.1)
+        answer = connection.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.endswith(b"1000")
+
+
+def test_an_idle_kept_connection_is_not_cut_by_the_deadline(port: int) -> None:
+    with connect(port) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+            time.sleep(0.8)
+
+
+def test_host_names() -> None:
+    assert [_hostname(host) for host in ("LocalHost:8000", "[::1]:80", "127.0.0.1", "", "[", "a:b:c")][
+        :4
+    ] == [
+        "localhost",
+        "::1",
+        "127.0.0.1",
+        "",
+    ]
+    assert _hosts(ServeConfig(host="0.0.0.0")) is None
+    assert _hosts(ServeConfig(host="0.0.0.0", hosts=("Videos.example",))) == (
+        *gate.LOOPBACK,
+        "0.0.0.0",
+        "videos.example",
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com"])
+def test_nobody_is_let_in_from_outside_without_a_key(
+    host: str, tmp_path: object, model_folder: object
+) -> None:
+    with pytest.raises(InputError, match="there is no API key"):
+        serve(ServeConfig(data=tmp_path / "data", model=str(model_folder), host=host, port=0))  # type: ignore[operator]
+
+
+def test_a_model_that_is_not_there(tmp_path: object) -> None:
+    with pytest.raises(InputError, match="no model 'nothing'"):
+        serve(ServeConfig(data=tmp_path / "data", model="nothing"))  # type: ignore[operator]
