@@ -34,9 +34,13 @@ app = typer.Typer(
 train = typer.Typer(help="Train a model.", rich_markup_mode=None)
 data = typer.Typer(help="Prepare clips for training.", rich_markup_mode=None)
 models = typer.Typer(help="List and show models.", rich_markup_mode=None)
+jobs = typer.Typer(help="See and stop the jobs of the server.", rich_markup_mode=None)
+keys = typer.Typer(help="Make and end the API keys of the server.", rich_markup_mode=None)
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
+app.add_typer(jobs, name="jobs")
+app.add_typer(keys, name="keys")
 
 Clip = Annotated[Path, typer.Argument(metavar="FILE", help="A video that Mutoscope made.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per clip, on one line.")]
@@ -47,6 +51,10 @@ Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file.")]
 Resume = Annotated[str | None, typer.Option(help='"auto", or a checkpoint folder.')]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value of it.")
+]
+ServerData = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="The server's folder; else $MUTOSCOPE_DATA, or your own."),
 ]
 Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Pixels, for example 64x64.")]
 
@@ -378,6 +386,126 @@ def models_show(model: Annotated[str, typer.Argument(help="A name, or a model fo
     from mutoscope.weights.store import read_card
 
     Say().table(flat(to_dict(read_card(model))))
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    model: ModelName = "tiny",
+    folder: ServerData = None,
+    workers: Annotated[int, typer.Option(help="Processes that make videos, each with the model.")] = 1,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; else the best there is.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Another name of this server.")] = None,
+    allow_origin: Annotated[list[str] | None, typer.Option(help="A site whose pages may use it.")] = None,
+    keep_hours: Annotated[float | None, typer.Option(help="Delete finished videos after this time.")] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Tell this address of finished videos; $MUTOSCOPE_WEBHOOK_SECRET signs."
+        ),
+    ] = None,
+) -> None:
+    """Serve videos over HTTP: the OpenAI video API, and a page for people."""
+    from mutoscope.serving.server import ServeConfig, default_data
+    from mutoscope.serving.server import serve as run
+    from mutoscope.serving.webhooks import Webhook
+    from mutoscope.terminal import Say
+
+    if not 1 <= workers <= 64:
+        raise InputError(f"--workers is {workers}; choose 1 to 64.")
+    if not 0 <= port <= 65535:
+        raise InputError(f"--port is {port}; choose 0 to 65535.")
+    say = Say()
+    data_folder = folder or default_data()
+
+    def announce(url: str) -> None:
+        say.note("page", url)
+        say.note("api", f"{url}/v1 (OpenAI video API)")
+        say.note("data", f"{data_folder}; Ctrl-C stops, queued jobs stay")
+
+    secret = os.environ.get("MUTOSCOPE_WEBHOOK_SECRET", "")
+    run(
+        ServeConfig(
+            data=data_folder,
+            model=model,
+            host=host,
+            port=port,
+            workers=workers,
+            device=device,
+            hosts=tuple(allow_host or ()),
+            origins=tuple(allow_origin or ()),
+            keep_hours=keep_hours,
+            webhook=None if webhook is None else Webhook(webhook, secret),
+        ),
+        announce,
+    )
+
+
+@jobs.command("list")
+def jobs_list(
+    folder: ServerData = None, count: Annotated[int, typer.Option("-n", help="How many, newest first.")] = 20
+) -> None:
+    """Show the newest jobs of all tenants."""
+    from mutoscope.serving.server import open_store
+    from mutoscope.terminal import Say
+
+    rows = {
+        job.id: f"{job.status} {job.progress} %, {job.order.size}, {job.order.seconds:g} s, of {job.tenant}"
+        for job in open_store(folder).all_jobs(count)
+    }
+    Say().table(dict(rows) or {"none": "no jobs yet"})
+
+
+@jobs.command("cancel")
+def jobs_cancel(job: Annotated[str, typer.Argument(help="Its id.")], folder: ServerData = None) -> None:
+    """Stop a waiting or running job."""
+    from mutoscope.serving.server import open_store
+
+    store = open_store(folder)
+    found = store.find(job)
+    if found is None:
+        raise InputError(f"There is no job {job!r}; `mutoscope jobs list` shows them.")
+    ended = store.cancel(found.tenant, found.id)
+    print(found.status if ended is None else ended.status)
+
+
+@keys.command("create")
+def keys_create(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    tenant: Annotated[str | None, typer.Option(help="Whose videos it sees; else those of NAME.")] = None,
+    folder: ServerData = None,
+) -> None:
+    """Make a key and show it, this once."""
+    from mutoscope.serving.keys import create_key
+    from mutoscope.serving.server import open_store
+
+    print(create_key(open_store(folder), name, tenant)[1])
+
+
+@keys.command("list")
+def keys_list(folder: ServerData = None) -> None:
+    """Show the keys, without their secrets."""
+    from mutoscope.serving.keys import list_keys
+    from mutoscope.serving.server import open_store
+    from mutoscope.terminal import Say
+
+    found = list_keys(open_store(folder))
+    rows = {
+        key.id: f"{key.name}, tenant {key.tenant}" + (", revoked" if key.revoked_at else "") for key in found
+    }
+    Say().table(dict(rows) or {"none": "no keys yet; the server only lets this machine in"})
+
+
+@keys.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it.")], folder: ServerData = None
+) -> None:
+    """End a key; the server notices within a second."""
+    from mutoscope.serving.keys import revoke_key
+    from mutoscope.serving.server import open_store
+
+    revoke_key(open_store(folder), key)
 
 
 @app.command()
