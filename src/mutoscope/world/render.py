@@ -4,22 +4,27 @@ A pure function of (scene, time, view). Everything is tensor code on any device;
 scenes, layers, painter's ranks and shapes, never over pixels.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mutoscope.world.backdrop import paint_backdrop
 from mutoscope.world.palette import BACKDROPS, PALETTE, Rgb
-from mutoscope.world.physics import positions
-from mutoscope.world.scene import EXTENTS, FLOOR, SHAPES, Body, Scene, View
+from mutoscope.world.physics import Path, positions
+from mutoscope.world.stage import EXTENTS, SHAPES, Body, Scene, Shot, View
 
 CPU_CHUNK = 4  # scenes at a time: keeps a clip's planes in the cache
 OUTLINE = 0.020  # width of the darker rim, stage units
+RIM = {"paper": OUTLINE, "outline": 0.034, "neon": 0.030}  # the same by style
 SHADOW_SHIFT = (0.018, -0.026)
 SHADOW_BLUR = 0.05
 SHADOW_DEPTH = 0.34
-RIDGES = ("hills", "waves", "peaks", "flat")
+HAT = 0.46  # diameter of a hat, in diameters of its wearer
+EYE, PUPIL = (252, 252, 252), (24, 24, 30)
 
 
 def render(scenes: Sequence[Scene], view: View, device: torch.device | str = "cpu") -> Tensor:
@@ -40,77 +45,151 @@ def render_with_mask(
     shape = (view.frames, view.height, view.width)
     video = torch.empty((len(scenes), 3, *shape), device=target)
     mask = torch.zeros((len(scenes), 1, *shape), device=target)
+    alike: dict[tuple[int, int, bool, str], list[tuple[int, Shot]]] = {}
+    for row, scene in enumerate(scenes):
+        for shot, span in scene.takes(view):
+            moving = shot.camera.kind != "static"
+            alike.setdefault((span.start, span.stop, moving, scene.style), []).append((row, shot))
     chunk = CPU_CHUNK if target.type == "cpu" else 64
-    for first in range(0, len(scenes), chunk):
-        part = slice(first, first + chunk)
-        _paint(scenes[part], view, video[part], mask[part])
+    for (start, stop, moving, style), takes in alike.items():
+        for first in range(0, len(takes), chunk):
+            rows, shots = zip(*takes[first : first + chunk], strict=True)
+            painted = _paint(shots, style, moving, np.arange(stop - start) / view.fps, view, target)
+            video[list(rows), :, start:stop] = painted[0]
+            mask[list(rows), :, start:stop] = painted[1]
     return video.clamp_(0, 1).mul_(2).sub_(1), mask
 
 
-def _paint(scenes: Sequence[Scene], view: View, video: Tensor, mask: Tensor) -> None:
-    """Fill video (0..1) and mask for a chunk of scenes."""
-    device = video.device
+def _paint(
+    shots: Sequence[Shot], style: str, moving: bool, times: np.ndarray, view: View, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Some shots in one style: video (B, 3, T, H, W) in 0..1 and mask (B, 1, T, H, W)."""
     x_W = (torch.arange(view.width, device=device) + 0.5 - view.width / 2) / view.unit
     y_H = 0.5 - (torch.arange(view.height, device=device) + 0.5 - view.height / 2) / view.unit
-    video.copy_(_backdrop(scenes, x_W, y_H, view.unit))
-    times = np.arange(view.frames) / view.fps
-    ranks = max(len(scene.shots[0].bodies) for scene in scenes)
-    for rank in range(ranks):
-        for shape in SHAPES:
+    shape = (len(times), view.height, view.width)
+    video = torch.empty((len(shots), 3, *shape), device=device)
+    mask = torch.zeros((len(shots), 1, *shape), device=device)
+    cameras_BT3 = np.stack([shot.camera.at(times if moving else times[:1]) for shot in shots])
+    looks = torch.from_numpy(cameras_BT3.astype(np.float32)).to(device) if moving else None
+    backdrop = paint_backdrop(
+        [BACKDROPS[shot.background] for shot in shots],
+        [shot.phase for shot in shots],
+        x_W,
+        y_H,
+        looks,
+        view.unit,
+    )
+    video.copy_(restyled(backdrop, style))
+    parts = [_parts(shot.bodies) for shot in shots]
+    for rank in range(max((len(row) for row in parts), default=0)):
+        for kind in ((shape_name, flat) for shape_name in SHAPES for flat in (False, True)):
             rows = [
-                row
-                for row, scene in enumerate(scenes)
-                if rank < len(scene.shots[0].bodies) and scene.shots[0].bodies[rank].shape == shape
+                r
+                for r, row in enumerate(parts)
+                if rank < len(row) and (row[rank].shape, row[rank].flat) == kind
             ]
             if rows:
-                bodies = [scenes[row].shots[0].bodies[rank] for row in rows]
-                _paint_bodies(shape, bodies, rows, times, (x_W, y_H), view, video, mask)
+                chosen = [parts[row][rank] for row in rows]
+                places = positions([part.path for part in chosen], times)
+                places[..., :2] += np.array([part.offset for part in chosen])[:, None]
+                scales = np.ones(places.shape[:2])
+                if moving:
+                    look = cameras_BT3[rows]
+                    scales = look[..., 2]
+                    centre = np.array([0.0, 0.5])
+                    places[..., :2] = (places[..., :2] - centre - look[..., :2]) * scales[..., None] + centre
+                _paint_parts(chosen, rows, places, scales, (x_W, y_H), view, style, video, mask)
+    return video, mask
 
 
-def _paint_bodies(
-    shape: str,
-    bodies: Sequence[Body],
+@dataclass(frozen=True)
+class _Part:
+    """One sheet of paper: a body, or a piece of its face or hat at an offset from the body's centre."""
+
+    shape: str
+    fill: Rgb
+    rim: Rgb
+    diameter: float
+    path: Path
+    offset: tuple[float, float] = (0.0, 0.0)
+    flat: bool = False  # no shadow, no light, no outline
+
+
+def _parts(bodies: Sequence[Body]) -> list[_Part]:
+    """Painter's order; hats and eyes stay upright."""
+    parts: list[_Part] = []
+    for body in bodies:
+        parts.append(_Part(body.shape, *_paints(body.colour), body.diameter, body.path))
+        size = body.diameter
+        if body.hat is not None:
+            shape, colour = body.hat
+            brim = EXTENTS[body.shape][2] * size - (0.16 if body.shape == "triangle" else 0.06) * size
+            lift = brim + EXTENTS[shape][1] * HAT * size
+            parts.append(_Part(shape, *_paints(colour), HAT * size, body.path, (0.0, lift)))
+        facing = math.copysign(0.03 * size, body.path[0][3]) if body.path[0][3] else 0.0
+        level = 0.395 * size if body.shape == "ring" else 0.06 * size
+        for eye in range(body.eyes):
+            across = (eye - (body.eyes - 1) / 2) * 0.27 * size
+            white = _Part("ball", EYE, EYE, 0.24 * size, body.path, (across, level), flat=True)
+            pupil = _Part("ball", PUPIL, PUPIL, 0.12 * size, body.path, (across + facing, level), flat=True)
+            parts += [white, pupil]
+    return parts
+
+
+def _paint_parts(
+    parts: Sequence[_Part],
     rows: list[int],
-    times: np.ndarray,
+    places: np.ndarray,
+    scales: np.ndarray,
     grid: tuple[Tensor, Tensor],
     view: View,
+    style: str,
     video: Tensor,
     mask: Tensor,
 ) -> None:
-    """Blend bodies of one shape, one per row of the chunk, inside the window that they ever touch."""
-    places = positions([body.path for body in bodies], times)
-    diameter = np.array([body.diameter for body in bodies])
-    window = _window(shape, places, diameter, view)
+    """Blend parts of one shape, one per row of the chunk, inside the window that they ever touch.
+
+    places (N, T, 3) and scales (N, T) are in frame coordinates, after the camera.
+    """
+    shape = parts[0].shape
+    diameters = np.array([part.diameter for part in parts])
+    window = _window(shape, places, diameters[:, None] * scales, view)
     if window is None:
         return
     rows_slice, columns = window
     device = video.device
     place_NT3 = torch.from_numpy(places.astype(np.float32)).to(device)
-    size = torch.from_numpy(diameter.astype(np.float32)).to(device)[:, None, None, None]
+    scale = torch.from_numpy(scales.astype(np.float32)).to(device)[..., None, None]
+    size = torch.from_numpy(diameters.astype(np.float32)).to(device)[:, None, None, None] * scale
     cos = torch.cos(place_NT3[..., 2])[..., None, None]
     sin = torch.sin(place_NT3[..., 2])[..., None, None]
     dx = grid[0][columns] - place_NT3[:, :, 0, None, None]
     dy = grid[1][rows_slice, None] - place_NT3[:, :, 1, None, None]
     u, v = dx * cos + dy * sin, dy * cos - dx * sin
     distance = signed_distance(shape, u, v, size)
-    sx, sy = dx - SHADOW_SHIFT[0], dy - SHADOW_SHIFT[1]
-    shade = signed_distance(shape, sx * cos + sy * sin, sy * cos - sx * sin, size)
-    shade = (0.5 - shade / SHADOW_BLUR).clamp_(0, 1)
-    shade = shade * shade * (3 - 2 * shade) * SHADOW_DEPTH
     cover = (0.5 - distance * view.unit).clamp_(0, 1)
-    rim = (0.5 + (distance + OUTLINE) * view.unit).clamp_(0, 1)
-    light = ((dy * 0.8 - dx * 0.6) / size).clamp_(-0.6, 0.6) * 0.22
-    if shape == "ball":
+    flat = parts[0].flat
+    shade = None
+    if not flat:
+        sx, sy = dx - SHADOW_SHIFT[0] * scale, dy - SHADOW_SHIFT[1] * scale
+        shade = signed_distance(shape, sx * cos + sy * sin, sy * cos - sx * sin, size)
+        shade = (0.5 - shade / (SHADOW_BLUR * scale)).clamp_(0, 1)
+        shade = shade * shade * (3 - 2 * shade) * SHADOW_DEPTH
+    rim = (0.5 + (distance + RIM[style] * scale) * view.unit).clamp_(0, 1)
+    light = ((dy * 0.8 - dx * 0.6) / size).clamp_(-0.6, 0.6) * (0.0 if flat else 0.22)
+    if shape == "ball" and not flat:
         band = (0.5 - (v.abs() - 0.10 * size) * view.unit).clamp_(0, 1)
         light = light - 0.10 * band
+    inks = [(part.fill, part.rim) if flat else ink(part.fill, part.rim, style) for part in parts]
     for channel in range(3):
-        fill = _per_row([PALETTE[body.colour][channel] for body in bodies], device)
-        dark = _per_row([_darker(PALETTE[body.colour])[channel] for body in bodies], device)
+        fill = _per_row([fill[channel] for fill, _ in inks], device)
+        dark = _per_row([rim[channel] for _, rim in inks], device)
         paint = fill + light
         paint += (dark - paint) * rim
         for place, row in enumerate(rows):
             canvas = video[row, channel, :, rows_slice, columns]
-            canvas.mul_(1 - shade[place])
+            if shade is not None:
+                canvas.mul_(1 - shade[place])
             canvas.add_((paint[place] - canvas) * cover[place])
     for place, row in enumerate(rows):
         covered = mask[row, 0, :, rows_slice, columns]
@@ -121,17 +200,37 @@ def _per_row(values: Sequence[int], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device, dtype=torch.float32)[:, None, None, None] / 255
 
 
-def _darker(paint: Rgb) -> Rgb:
-    """The rim of a cut-out: the same hue, darker; black gets a lighter rim so that it still reads."""
-    if sum(paint) < 200:
-        return (78, 78, 90)
-    red, green, blue = paint
-    return (int(red * 0.66), int(green * 0.66), int(blue * 0.68))
+def _paints(colour: str) -> tuple[Rgb, Rgb]:
+    """Fill and rim. The rim has the same hue, darker; black gets a lighter one so that it still reads."""
+    red, green, blue = fill = PALETTE[colour]
+    return fill, (78, 78, 90) if sum(fill) < 200 else (int(red * 0.66), int(green * 0.66), int(blue * 0.68))
 
 
-def _window(shape: str, places: np.ndarray, diameter: np.ndarray, view: View) -> tuple[slice, slice] | None:
+def ink(fill: Rgb, rim: Rgb, style: str) -> tuple[Rgb, Rgb]:
+    """Fill and rim in a style: outlines are pale inside, neon is dark inside and bright at the rim."""
+    if style == "outline":
+        red, green, blue = (value + round((252 - value) * 0.72) for value in fill)
+        return (red, green, blue), fill
+    if style == "neon":
+        red, green, blue = (round(value * 0.34) for value in fill)
+        return (red, green, blue), fill
+    return fill, rim
+
+
+def restyled(backdrop: Tensor, style: str) -> Tensor:
+    """The backdrop of a style: outlines stand before faded paper, neon before the same stage with the lights off."""
+    if style == "outline":
+        return backdrop + (0.97 - backdrop) * 0.62
+    if style == "neon":
+        return backdrop * torch.tensor([0.16, 0.16, 0.24], device=backdrop.device)[:, None, None, None]
+    return backdrop
+
+
+def _window(
+    shape: str, places: np.ndarray, diameters_NT: np.ndarray, view: View
+) -> tuple[slice, slice] | None:
     """Rows and columns that hold every body and shadow at every time; None when all are out of view."""
-    reach = (max(EXTENTS[shape]) * diameter)[:, None] + SHADOW_BLUR + 0.03
+    reach = max(EXTENTS[shape]) * diameters_NT + SHADOW_BLUR + 0.03
     left = (places[..., 0] - reach).min() * view.unit + view.width / 2
     right = (places[..., 0] + reach).max() * view.unit + view.width / 2
     top = (0.5 - (places[..., 1] + reach).max()) * view.unit + view.height / 2
@@ -174,57 +273,3 @@ def _star(u: Tensor, v: Tensor, radius: Tensor) -> Tensor:
     along = torch.minimum(along, radius)
     a, b = u - edge_u * along, v - edge_v * along
     return torch.sqrt(a * a + b * b) * torch.sign(v * edge_u - u * edge_v)
-
-
-def _backdrop(scenes: Sequence[Scene], x_W: Tensor, y_H: Tensor, unit: int) -> Tensor:
-    """The theatre without its actors: (B, 3, 1, H, W) in 0..1."""
-    device = x_W.device
-    drops = [BACKDROPS[scene.shots[0].background] for scene in scenes]
-    phase = torch.tensor([scene.shots[0].phase for scene in scenes], device=device)[:, None]
-
-    def paint(colours: Sequence[Rgb]) -> Tensor:
-        return torch.tensor(colours, device=device, dtype=torch.float32)[:, :, None, None] / 255
-
-    y = y_H[:, None]
-    height = ((y - FLOOR) / (1 - FLOOR)).clamp(0, 1)
-    bottom = paint([drop.sky_bottom for drop in drops])
-    canvas = bottom + (paint([drop.sky_top for drop in drops]) - bottom) * height
-    glow = torch.tensor([drop.glow_place for drop in drops], device=device)[:, :, None, None]
-    away = torch.sqrt((x_W - glow[:, 0]) ** 2 + (y - glow[:, 1]) ** 2) / glow[:, 2]
-    halo = ((1 - away).clamp_(min=0) ** 2)[:, None] * 0.8
-    canvas = canvas + (paint([drop.glow for drop in drops]) - canvas) * halo
-    for ridge, colours in (
-        ("far_shape", [drop.far for drop in drops]),
-        ("near_shape", [drop.near for drop in drops]),
-    ):
-        shape = torch.tensor([getattr(drop, ridge) for drop in drops], device=device)
-        kinds = torch.tensor([RIDGES.index(drop.ridge) for drop in drops], device=device)[:, None]
-        top = _ridge(x_W, shape, phase, kinds)
-        canvas = _layer(canvas, y - top[:, None, :], paint(colours), unit)
-        phase = phase * 1.7 + 1
-    floor = paint([drop.floor for drop in drops]) * (1.0 - 0.10 * ((FLOOR - y) / FLOOR).clamp(0, 1))
-    canvas = _layer(canvas, (y - FLOOR).expand(len(scenes), -1, x_W.numel()), floor, unit)
-    lit = 1 + 0.05 * ((y - 0.5).clamp(-1, 1) - x_W.clamp(-1, 1))
-    return (canvas * lit)[:, :, None]
-
-
-def _ridge(x_W: Tensor, shape: Tensor, phase: Tensor, kinds: Tensor) -> Tensor:
-    """Upper edge of a paper ridge, (B, W)."""
-    mean, swing, frequency = shape[:, :1], shape[:, 1:2], shape[:, 2:3]
-    turn = x_W * frequency + phase
-    hills = torch.sin(turn) + 0.35 * torch.sin(2.1 * turn + 1.3)
-    waves = 1 - 2 * torch.sin(turn / 2).abs()
-    peaks = (2 / torch.pi) * torch.asin(0.985 * torch.sin(turn)) + 0.3 * torch.sin(1.6 * turn + 0.7)
-    wave = torch.where(kinds == 1, waves, torch.where(kinds == 2, peaks, hills))
-    return mean + swing * torch.where(kinds == 3, torch.zeros_like(wave), wave)
-
-
-def _layer(canvas: Tensor, above_BHW: Tensor, paint: Tensor, unit: int) -> Tensor:
-    """Lay a sheet of paper whose edge is at above = 0: soft shadow behind it, light rim along it."""
-    above = above_BHW[:, None]
-    shadow = (1 - above / 0.05).clamp_(0, 1) ** 2 * 0.16
-    rim = (1 - (above + 0.006).abs() / 0.012).clamp_(0, 1) * 0.35
-    sheet = paint + (1 - paint) * rim
-    cover = (0.5 - above * unit).clamp_(0, 1)
-    canvas = canvas * (1 - shadow)
-    return canvas + (sheet - canvas) * cover
