@@ -1,6 +1,6 @@
 """Speed of the diffusion transformer on this machine: training, sampling, clips of unequal lengths.
 
-    python benchmarks/dit.py [--threads N] [--rounds N] [--preset tiny]
+    python benchmarks/dit.py [--threads N] [--rounds N] [--preset tiny] [--precision fp32|bf16] [--compile]
 
 Every figure is a median over rounds in which both sides of a comparison run in turn, so that other work on the
 machine disturbs both alike. FLOP include attention; a training step counts as three forwards.
@@ -56,13 +56,13 @@ def step(dit: DiT, loss: Callable[[], Tensor]) -> float:
     return value.item()
 
 
-def training(dit: DiT, rounds: int, batch: int = 64) -> None:
+def training(dit: DiT, rounds: int, dtype: torch.dtype, batch: int = 64) -> None:
     """A training step on 64x64x17 clips (80 tokens), without the optimizer, against a matrix product."""
     config = dit.config
     latent, timestep = torch.randn(batch, config.channels, 5, 8, 8), torch.rand(batch, 5) * 1000
     text = torch.randn(batch, TEXT, config.text_width)
     mask = torch.arange(TEXT) < torch.randint(TEXT // 2, TEXT + 1, (batch, 1))
-    square = torch.randn(MATMUL, MATMUL)
+    square = torch.randn(MATMUL, MATMUL, dtype=dtype)
     flop = 3 * batch * forward_flop(config, 80, TEXT, rows=5)
 
     def loss() -> Tensor:
@@ -150,6 +150,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--preset", choices=sorted(DIT_PRESETS), default="tiny")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="compile the blocks (needs a C++ compiler)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dit = trainable(options.preset)
@@ -157,9 +159,13 @@ def main() -> None:
     print(
         f"{options.preset}: {millions:.1f} M parameters, {options.threads} threads, torch {torch.__version__}"
     )
-    training(dit, options.rounds)
-    sampling(dit, options.rounds)
-    mixed_lengths(dit, options.rounds)
+    if options.compile:
+        for block in dit.blocks:
+            block.compile()
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16"):
+        training(dit, options.rounds, torch.bfloat16 if options.precision == "bf16" else torch.float32)
+        sampling(dit, options.rounds)
+        mixed_lengths(dit, options.rounds)
 
 
 if __name__ == "__main__":
