@@ -66,13 +66,14 @@ def test_frechet_distance_of_known_gaussians() -> None:
     assert frechet_distance(raw @ rotation, raw @ rotation) == pytest.approx(0, abs=1e-9)
 
 
-def test_bootstrap_interval_brackets_the_mean_and_shrinks() -> None:
-    few = torch.tensor([0.0, 1.0] * 8)
-    low, high = bootstrap_interval(few)
-    assert 0.2 < low < 0.5 < high < 0.8
-    low_many, high_many = bootstrap_interval(few.repeat(16))
+def test_bootstrap_interval_brackets_the_share_and_shrinks() -> None:
+    held, of = torch.tensor([0, 2, 1, 1] * 4), torch.tensor([2, 2, 2, 2] * 4)
+    low, high = bootstrap_interval(held, of)
+    assert 0.25 < low < 0.5 < high < 0.75
+    low_many, high_many = bootstrap_interval(held.repeat(16), of.repeat(16))
     assert high_many - low_many < (high - low) / 3
-    assert math.isnan(bootstrap_interval(torch.zeros(0))[0])
+    assert bootstrap_interval(of, of) == (1.0, 1.0)
+    assert math.isnan(bootstrap_interval(torch.zeros(2), torch.zeros(2))[0])
 
 
 def test_bad_shapes_are_told() -> None:

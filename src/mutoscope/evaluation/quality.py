@@ -85,13 +85,20 @@ def frechet_distance(features_ND: Tensor, other_MD: Tensor) -> float:
     return max(0.0, float(distance))
 
 
-def bootstrap_interval(values: Tensor, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `values` (N,), from resamples; NaN when empty."""
-    if len(values) == 0:
+def bootstrap_interval(
+    held_N: Tensor, of_N: Tensor, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float]:
+    """The 95 % percentile interval of sum(held) / sum(of), clips resampled with replacement.
+
+    held_N: how many facts of each clip hold, of_N: how many were asked. NaN when nothing was asked.
+    """
+    if not of_N.any():
         return math.nan, math.nan
     generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(len(values), (resamples, len(values)), generator=generator)
-    low, high = torch.quantile(values.double()[picks].mean(1), torch.tensor([0.025, 0.975]).double()).tolist()
+    picks = torch.randint(len(of_N), (resamples, len(of_N)), generator=generator)
+    asked = of_N.double()[picks].sum(1)
+    shares = (held_N.double()[picks].sum(1) / asked)[asked > 0]
+    low, high = torch.quantile(shares, torch.tensor([0.025, 0.975]).double()).tolist()
     return low, high
 
 

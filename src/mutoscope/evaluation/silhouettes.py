@@ -75,8 +75,7 @@ def _normalised(patch: Patch, unit: int) -> Floats:
     across, down = (columns - left).astype(np.float32), (rows - top).astype(np.float32)[:, None]
     upper = padded[top][:, left] * (1 - across) + padded[top][:, left + 1] * across
     lower = padded[top + 1][:, left] * (1 - across) + padded[top + 1][:, left + 1] * across
-    cover: Floats = (upper * (1 - down) + lower * down).ravel()
-    return cover
+    return (upper * (1 - down) + lower * down).ravel().astype(np.float32)
 
 
 @cache
