@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutoscope.config import from_dict, load_config, read_table, to_dict, write_atomically, write_json
@@ -94,6 +94,7 @@ runs = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(runs)
 def test_round_trip_through_json(run: Run) -> None:
     assert from_dict(Run, json.loads(json.dumps(to_dict(run))), "test") == run

@@ -29,8 +29,8 @@ def exact_rate(fps: float) -> Fraction:
 class Timing:
     """When each frame of a file appears (ascending, from 0), when the last one ends, all in seconds.
 
-    `rate` is what the file says of itself, `tick` the resolution of its clock. An end that is no later than
-    the last frame is unknown: that frame then lasts as long as the others.
+    `rate` is what the file says of itself, `tick` the resolution of its clock. Programs often do not know how
+    long the last frame lasts: when it would be less than half of the others, it lasts as long as they do.
     """
 
     times: tuple[Fraction, ...]
@@ -39,7 +39,7 @@ class Timing:
     tick: Fraction
 
     def __post_init__(self) -> None:
-        if self.end <= self.times[-1]:
+        if self.end < self.times[-1] + self.step / 2:
             object.__setattr__(self, "end", self.times[-1] + self.step)
 
     def suits(self, rate: Fraction) -> bool:

@@ -129,7 +129,10 @@ def save_model(
     with replacing_folder(folder) as partial:
         for part, module in modules.items():
             tensors = _stored(module, (storage or {}).get(part, "fp32"))
-            save_file(tensors, partial / f"{part}.safetensors")
+            try:
+                save_file(tensors, partial / f"{part}.safetensors")
+            except SafetensorError as error:  # how the library tells of a full disk
+                raise InputError(f"Cannot write {folder}: {error}; free some space.") from error
         if text is not None:
             (partial / TOKENIZER).write_text(text.tokenizer.to_str(pretty=True), "utf-8")
         files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
