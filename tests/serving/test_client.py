@@ -114,7 +114,8 @@ def test_extend_by_id_holds_the_source(client: "OpenAI", made: Any, tmp_path: Pa
         client.videos.download_content(path.stem).write_to_file(path)
     before, after = (read_video(path).frames_THWC.astype(int) for path in paths)
     assert after.shape[0] == 16
-    assert np.abs(after[:8] - before).mean() < 4
+    assert np.abs(after[:8] - before).mean() < 16  # the model's noise, coded once more
+    assert np.abs(after[:8] - before[::-1]).mean() > 32
 
 
 def test_extend_an_uploaded_video_and_a_bracketed_id(client: "OpenAI", made: Any, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def _place(fields: dict[str, Any], name: str, value: str) -> None:
     """Put a field with a name such as `a[b]` or `a[][b]` into the tree."""
     head, brackets = re.match(r"([^\[]*)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     keys = re.findall(r"\[([^\[\]]*)\]", brackets)
-    if "".join(f"[{key}]" for key in keys) != brackets or not head or len(keys) > DEPTH:
+    if "".join(f"[{key}]" for key in keys) != brackets or not head or "]" in head or len(keys) > DEPTH:
         raise ApiError(
             400, "invalid_form", f"The field name {name[:100]!r} is not of the form a[b]; correct it."
         )

@@ -171,11 +171,8 @@ def _record(model: Model, order: Order, recipe: Recipe) -> dict[str, Any]:
 
 def _public(recipe: Recipe) -> Recipe:
     """The recipe without the places where this server keeps its files."""
-    names = {
-        name: value and Path(value).name
-        for name, value in (("image", recipe.image), ("last_image", recipe.last_image))
-    }
-    return replace(recipe, **names)
+    image, last_image = (path and Path(path).name for path in (recipe.image, recipe.last_image))
+    return replace(recipe, image=image, last_image=last_image)
 
 
 class Sheet:
