@@ -11,6 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -133,8 +134,13 @@ class Run:
     optimizers: list[Optimizer]
     ema: EMA
     log: RunLog
+    progress: Progress
     step: int  # steps done
     seconds: float  # spent in earlier sittings
+
+    def close(self) -> None:
+        self.log.close()
+        self.progress.close()
 
 
 def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
@@ -144,11 +150,9 @@ def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
     Raises InputError for a config that cannot work, FloatingPointError before the update that a NaN or Inf would
     spoil, SystemExit(75) after a signal, with a checkpoint saved.
     """
-    folder = Path(config.out)
-    with claimed(folder), StopSignal() as stop:
-        run = begin(config, folder, resume)
-        steps, began = config.optimizer.steps, time.monotonic() - run.seconds
-        progress = Progress("train vae", steps, run.step)
+    folder, steps = Path(config.out), config.optimizer.steps
+    with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
+        began = time.monotonic() - run.seconds
         while run.step < steps:
             step = run.step + 1
             video_BCTHW, mask_B1THW = clips_of_step(config, step)
@@ -156,31 +160,38 @@ def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
             torch.autograd.backward([loss])
             factor = set_learning_rate(run.optimizers, step, config.optimizer)
             norm = clip_gradients(run.optimizers, config.optimizer.clip)
-            if not (math.isfinite(loss.item()) and math.isfinite(norm)):
-                raise FloatingPointError(
-                    f"step {step}: loss {loss.item()}, gradient norm {norm}; stopped before the update; try a lower "
-                    "learning rate."
-                )
+            stop_before_harm(step, loss.item(), norm)
             for optimizer in run.optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
             run.ema.update()
             run.step = step
             run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
-            progress.update(step, f"loss {loss.item():.4f}")
+            run.progress.update(step, f"loss {loss.item():.4f}")
             last = step == steps
-            if last or (config.validate_every and step % config.validate_every == 0):
+            if last or due(config.validate_every, step):
                 figures = validate(run)
                 run.log.write(step, **figures)
                 say(f"step {step}: " + ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items()))
-            if last or stop.requested or (config.checkpoint_every and step % config.checkpoint_every == 0):
+            if last or stop.requested or due(config.checkpoint_every, step):
                 save(run, time.monotonic() - began)
             if stop.requested and not last:
-                progress.close()
                 say(f"stopped after step {step}: continue with --resume auto.")
                 raise SystemExit(TRY_AGAIN)
-        progress.close()
         return finish(run, time.monotonic() - began)
+
+
+def due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def stop_before_harm(step: int, loss: float, norm: float) -> None:
+    """Raise FloatingPointError when the loss or the gradient of this step is not a number."""
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise FloatingPointError(
+            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update; try a lower "
+            "learning rate."
+        )
 
 
 def clips_of_step(config: TrainVAEConfig, step: int) -> tuple[Tensor, Tensor]:
@@ -246,16 +257,9 @@ def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
     weights = sum(parameter.numel() for parameter in vae.parameters())
     require_space(folder, 16 * weights * (config.keep + 1))  # weights, average, optimiser states, fp32
     write_json(folder / "config.json", config)
-    return Run(
-        config,
-        folder,
-        vae,
-        optimizers,
-        ema,
-        RunLog(folder, "log.jsonl", meta["step"]),
-        meta["step"],
-        meta["seconds"],
-    )
+    log = RunLog(folder, "log.jsonl", meta["step"])
+    progress = Progress("train vae", config.optimizer.steps, meta["step"])
+    return Run(config, folder, vae, optimizers, ema, log, progress, meta["step"], meta["seconds"])
 
 
 def fresh_clips(config: TrainVAEConfig, bucket: Bucket, seed: int, count: int) -> Tensor:
@@ -341,6 +345,5 @@ def finish(run: Run, seconds: float) -> Path:
         path = save_model(
             run.folder / "model", vae=run.vae.eval(), card=ModelCard(f"vae-{config.size}", training=training)
         )
-    run.log.close()
     say(f"{path}: {run.step} steps in {clock(seconds)}, {validation}.")
     return path
