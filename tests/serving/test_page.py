@@ -1,0 +1,90 @@
+"""The page in a real browser: made by keyboard, seen by role, with no help from outside."""
+
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Live
+
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    arguments = ["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
+    with playwright.sync_playwright() as start:
+        browser = start.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=300_000)
+        yield browser
+        browser.close()
+
+
+class Seen:
+    """What went wrong in a page, and which addresses it asked for."""
+
+    def __init__(self, page: Any) -> None:
+        self.errors: list[str] = []
+        self.addresses: list[str] = []
+        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.addresses.append(request.url))
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 360)], ids=["desk", "phone"])
+def page(browser: Any, live: "Live", patience: float, request: pytest.FixtureRequest) -> Iterator[Any]:
+    scheme, width = request.param
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    context.set_default_timeout(patience * 1000)
+    page = context.new_page()
+    seen = Seen(page)
+    page.goto(live.url)
+    yield page
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # A preview that is not there yet is an expected 404, which the browser also reports as an error.
+    assert [error for error in seen.errors if "404" not in error] == []
+    assert all(address.startswith((live.url, "blob:")) for address in seen.addresses)
+    context.close()
+
+
+def test_a_video_is_made_watched_and_remixed(page: Any) -> None:
+    page.get_by_role("textbox", name="What is to be seen?").fill("a red ball for the page")
+    page.keyboard.press("Control+Enter")
+    page.get_by_role("button", name="a red ball for the page", exact=True).first.click()
+    dialog = page.get_by_role("dialog", name="Video")
+    dialog.get_by_text("a red ball for the page").first.wait_for()
+    page.locator("#player[src^=blob]").wait_for()
+    assert dialog.get_by_text("Seed").count() == 1
+    dialog.get_by_role("button", name="Remix").click()
+    prompt = page.get_by_role("textbox", name="What is to be seen?")
+    assert prompt.input_value() == "a red ball for the page"
+    prompt.fill("a blue ring")
+    page.get_by_role("button", name="Remix video").click()
+    page.get_by_role("button", name="a blue ring", exact=True).first.wait_for()
+
+
+def test_a_mistake_is_told_and_the_prompt_kept(page: Any) -> None:
+    page.get_by_role("textbox", name="What is to be seen?").fill("kept")
+    page.locator("#form").evaluate("form => (form.noValidate = true)")
+    page.locator("#seconds").fill("1000")
+    page.get_by_role("button", name="Make video").click()
+    page.get_by_role("alert").get_by_text("seconds is 1000").wait_for()
+    assert page.get_by_role("textbox", name="What is to be seen?").input_value() == "kept"
+
+
+def test_everything_that_can_be_used_has_a_name(page: Any) -> None:
+    page.locator("#more summary").click()
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("main input, main select, main textarea, main button")]
+          .filter((node) => node.checkVisibility())
+          .filter((node) => !(node.labels?.length || node.textContent.trim() || node.ariaLabel))
+          .map((node) => node.outerHTML)"""
+    )
+    assert nameless == []
