@@ -91,6 +91,16 @@ def test_half_a_request_is_cut_off(port: int, beginning: bytes) -> None:
         assert time.monotonic() - started < 20
 
 
+def test_what_is_no_http_gets_an_error_object(port: int) -> None:
+    with connect(port) as connection:
+        connection.sendall(b"HELLO?\r\n\r\n")
+        answer = b""
+        while piece := connection.recv(1000):
+            answer += piece
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b'"code": "invalid_http"' in answer
+
+
 def test_a_drip_of_headers_is_cut_off(port: int) -> None:
     with connect(port) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n")

@@ -142,7 +142,8 @@ def build(desk: Desk) -> FastAPI:
     )
     add("/v1/videos/{video_id}/cancel", cancel, methods=["POST"], response_model=VideoReply)
     add("/v1/models", models, methods=["GET"], response_model=ModelsReply)
-    add("/health", get_health, methods=["GET"], response_model=HealthReply)
+    unhealthy: dict[int | str, dict[str, Any]] = {503: {"model": HealthReply}}
+    add("/health", get_health, methods=["GET"], response_model=HealthReply, responses=unhealthy)
     add("/metrics", get_metrics, methods=["GET"], response_class=Response)
     for name in ("", "app.js", "style.css", "icon.svg"):
         add(f"/{name}", asset, methods=["GET"], include_in_schema=False)

@@ -187,6 +187,23 @@ class PunctualProtocol(H11Protocol):
         self._disarm()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused in the same form as everything else."""
+        error = ApiError(400, "invalid_http", "This is no valid HTTP request; check the client.")
+        body = json.dumps(error.body()).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
     def _arm(self) -> None:
         self._begun, self._received = time.monotonic(), 0
         self._timer = self.loop.call_later(DEADLINE, self._too_late)
