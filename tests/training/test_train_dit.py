@@ -197,13 +197,16 @@ def test_not_a_number_stops_before_the_update(data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "process", [Process(), Process(path="vp", prediction="epsilon")], ids=["flow", "epsilon"]
+    ("process", "precision"),
+    [(Process(), "bf16"), (Process(path="vp", prediction="epsilon"), "fp32")],
+    ids=["flow", "epsilon"],
 )
-def test_it_learns_and_leaves_a_model_with_pictures_and_record(data, tmp_path, process):
+def test_it_learns_and_leaves_a_model_with_pictures_and_record(data, tmp_path, process, precision):
     settings = config(
         data,
         tmp_path,
         process=process,
+        precision=precision,
         optimizer=OptimizerConfig(steps=60, warmup=4, muon_lr=5e-3, adamw_lr=5e-3),
         batches=BatchConfig(
             buckets=(Share(9, 32, 32, 1.0),),

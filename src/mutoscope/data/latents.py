@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mutoscope.config import read_table, to_dict, write_json
 from mutoscope.errors import InputError
-from mutoscope.files import write_atomically
+from mutoscope.files import unwritable, write_atomically
 from mutoscope.models.vae import VAE
 from mutoscope.video import Video, fit, fit_frames_rate, read_video, to_tensor
 from mutoscope.world.captions import Kind, caption
@@ -144,7 +144,10 @@ def encode(vae: VAE, config: EncodeConfig, report: Report = lambda done, total, 
     folder holds latents of another VAE or another config, or when too many files are bad.
     """
     folder = Path(config.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     index = _begin(folder, config, fingerprint(vae))
     pieces = _pieces(config)
     total = sum(len(piece) for piece in pieces)
@@ -438,7 +441,7 @@ class Latents:
     def latents(self, size: Size, rows: Sequence[int]) -> Tensor:
         """float32 latent_BCTHW of the rows."""
         places = [self._place(size, row) for row in rows]
-        return torch.stack([shard.latent_BCTHW[i] for shard, i in places]).float()
+        return torch.stack([shard.latent_BCTHW[i].float() for shard, i in places])
 
     def fps(self, size: Size, rows: Sequence[int]) -> Tensor:
         """Frames per second of the videos, (B,)."""

@@ -57,6 +57,7 @@ from mutoscope.training.state import (
     save_checkpoint,
     say,
     sweep,
+    writing,
 )
 from mutoscope.video import to_frames
 from mutoscope.weights.card import ModelCard
@@ -221,11 +222,11 @@ def stop_before_harm(step: int, loss: float, norm: float, groups: Sequence[Group
     """
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    fed = ", ".join(f"{group.size} rows {list(group.rows)[:8]}" for group in groups)
-    bad = [str(g.size) for g in groups if not torch.isfinite(g.latent_BCTHW).all()]
+    bad = [str(group.size) for group in groups if not torch.isfinite(group.latent_BCTHW).all()]
     cause = f"the latents of {', '.join(bad)} are not finite" if bad else "try a lower learning rate"
+    fed = ", ".join(f"{group.size} rows {list(group.rows)[:8]}" for group in groups)
     raise FloatingPointError(
-        f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update (clips: {fed}); {cause}."
+        f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update; {cause} (clips: {fed})."
     )
 
 
@@ -367,7 +368,7 @@ def validate(run: Run) -> dict[str, float]:
     compare.
     """
     process, losses = run.config.process, {}
-    levels = process.quantile((torch.arange(VALIDATION_LEVELS) + 0.5) / VALIDATION_LEVELS)
+    levels = process.quantile((torch.arange(VALIDATION_LEVELS) + 0.5) / VALIDATION_LEVELS).float()
     with run.ema.applied(), autocast(run.config):
         for size in run.batches.sizes:
             rows = run.batches.held_out(size)[: run.config.validation_clips]
@@ -415,7 +416,8 @@ def draw(run: Run) -> None:
     """Write samples/step-N.png (a row per prompt, five moments of its clip) and loss.png."""
     size = max(run.batches.sizes, key=lambda size: (size.frames > 1, run.batches.clips(size)))
     with run.ema.applied(), autocast(run.config):
-        videos = run.vae.decode(sample(run, size))
+        latent_BCTHW = sample(run, size)
+    videos = run.vae.decode(latent_BCTHW)
     moments = [round(i * (size.frames - 1) / 4) for i in range(5)] if size.frames > 1 else [0]
     grid = Image.new("RGB", (len(moments) * (size.width + 2), len(videos) * (size.height + 2)), "white")
     for row, video_CTHW in enumerate(videos):
@@ -424,9 +426,10 @@ def draw(run: Run) -> None:
             grid.paste(
                 Image.fromarray(frames_THWC[moment]), (column * (size.width + 2), row * (size.height + 2))
             )
-    (run.folder / "samples").mkdir(exist_ok=True)
-    grid.save(run.folder / "samples" / f"step-{run.step:08d}.png")
-    plot_losses(run.log.records()).save(run.folder / "loss.png")
+    with writing("the pictures", run.folder):
+        (run.folder / "samples").mkdir(exist_ok=True)
+        grid.save(run.folder / "samples" / f"step-{run.step:08d}.png")
+        plot_losses(run.log.records()).save(run.folder / "loss.png")
 
 
 def save(run: Run, seconds: float) -> Path:
