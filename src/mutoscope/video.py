@@ -50,9 +50,10 @@ STILLS: dict[str, Literal["png", "jpeg", "webp"]] = {
     ".jpeg": "jpeg",
     ".webp": "webp",
 }
-# Full chroma both ways and exact rounding: measured 2.8 dB over swscale's default on smooth clips.
-SHARP = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-SHARP |= Interpolation.ACCURATE_RND
+# swscale's default loses 8 dB on the way back to RGB by rounding (measured: 44.6 dB of a smooth 720p picture, as
+# fast as 3000 frames a second); TO_RGB keeps 53.0 dB at 330, TO_YUV 52.2 dB at 510.
+TO_YUV = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INP | Interpolation.ACCURATE_RND
+TO_RGB = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 BITEXACT = 1024  # AVFMT_FLAG_BITEXACT: no dates, versions or random identifiers in the file
 UNSPECIFIED = 2  # of a colour matrix, ITU-T H.273 table 4
 BRIGHTER_THAN_SDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
@@ -171,7 +172,7 @@ class VideoWriter:
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU709,
                 dst_color_range=ColorRange.MPEG,
-                interpolation=SHARP,
+                interpolation=TO_YUV,
                 threads=1,
             )
             picture.pts, picture.time_base = self.frames, 1 / self.rate
@@ -452,7 +453,7 @@ def _upright_rgb(
     if frame.colorspace == UNSPECIFIED:
         source = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601  # as players guess
     picture = reformatter.reformat(
-        frame, width, height, "rgb24", src_colorspace=source, interpolation=SHARP, threads=1
+        frame, width, height, "rgb24", src_colorspace=source, interpolation=TO_RGB, threads=1
     )
     return np.rot90(picture.to_ndarray(), round(frame.rotation / 90))
 
