@@ -172,6 +172,7 @@ MISTAKES = [
     ("world --size 0x0", "0", "16"),
     ("train dit none.toml", "none.toml", "name"),
     ("data stats .", "index.json", "encode"),
+    ("evaluate MODEL --suite huge", "huge", "quick"),
     ("models show nowhere", "nowhere", "built-in"),
 ]  # fmt: skip
 
@@ -183,7 +184,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     (tmp_path / "text.png").write_text("no picture")
     write_video(tmp_path / "plain.mp4", Video(np.zeros((3, 32, 32, 3), np.uint8), 8.0))
     before = sorted(tmp_path.iterdir())
-    words = line.split(" ")
+    words = line.replace("MODEL", str(model_folder)).split(" ")
     if words[0] == "generate" and "-m" not in words:
         words += ["-m", str(model_folder)]
     result = run(*words)

@@ -8,10 +8,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,9 +18,9 @@ from mutoscope import __version__
 from mutoscope.errors import InputError
 
 if TYPE_CHECKING:
-    from mutoscope.generation.request import Recipe, Request
-    from mutoscope.terminal import Say
-    from mutoscope.weights.store import Model
+    pass
+
+PROGRESS_SECONDS = 5.0
 
 app = typer.Typer(
     name="mutoscope",
@@ -131,75 +130,19 @@ def generate(
     if not 1 <= count <= 1000:
         raise InputError(f"-n is {count}; ask for 1 to 1000 clips.")
     check_place(output)
+    from mutoscope.making import make, open_model, tell_what_is_not_read  # torch, once nothing is amiss
+
     say = Say(as_json, quiet)
     loaded = open_model(model, say)
     tell_what_is_not_read(loaded, request.prompt, say)
-    for _ in range(count):
-        recipe = make(loaded, request, output, count > 1, say)
-        request = replace(request, seed=recipe.seed + 1)
+    recipe = make(loaded, request, output, count > 1, say)
+    for _ in range(count - 1):
+        if recipe.stopped is None:
+            recipe = make(loaded, replace(request, seed=recipe.seed + 1), output, count > 1, say)
+    if recipe.stopped is not None:
+        raise typer.Exit(130)
     say.note(
         "next", f"another take: --seed {recipe.seed + 1}; four of them: -n 4; the recipe: mutoscope info FILE"
-    )
-
-
-def make(model: "Model", request: "Request", output: Path | None, several: bool, say: "Say") -> "Recipe":
-    """One clip: announce it, make it, tell what came of it. Raises typer.Exit(130) after Ctrl-C."""
-    from mutoscope.generation.generate import resolve, save
-    from mutoscope.generation.naming import name_clip
-    from mutoscope.generation.request import file_sha256
-    from mutoscope.terminal import Progress
-
-    recipe = resolve(model, request)
-    path = name_clip(output, recipe, several)
-    announce(model, recipe, say)
-    replaces = path.exists()
-    start = time.perf_counter()
-    with Progress(say, model.vae) as progress:
-        recipe = save(model, recipe, path, progress)
-    took = time.perf_counter() - start
-    line = {
-        "path": str(path),
-        "sha256": file_sha256(path),
-        "seed": recipe.seed,
-        "model": model.card.name,
-        "size": recipe.size,
-        "frames": recipe.frames,
-        "fps": recipe.fps,
-        "steps": recipe.steps,
-        "guidance": recipe.guidance,
-        "sampler": recipe.sampler,
-        "prompt": recipe.prompt,
-        "expanded_prompt": recipe.expanded_prompt,
-        "took_s": round(took, 3),
-    }
-    say.result(path, line)
-    if recipe.stopped is not None:
-        say.note("stopped", f"after step {recipe.stopped} of {recipe.steps}; the clip so far is in {path}")
-        raise typer.Exit(130)
-    was_there = ", in place of the file that was there" if replaces else ""
-    say.note("saved", f"{path} in {took:.1f} s (seed {recipe.seed}, recipe inside{was_there})")
-    return recipe
-
-
-def announce(model: "Model", recipe: "Recipe", say: "Say") -> None:
-    """What was decided for a clip, and what it will cost."""
-    from mutoscope.generation.generate import grid_of
-    from mutoscope.generation.plan import plan, readable, seconds
-
-    if not say.for_people:
-        return
-    cost = plan(model, recipe)
-    frames, height, width = grid_of(model, recipe).pixels
-    made = (frames, height, width) != (recipe.frames, recipe.height, recipe.width)
-    say.note("prompt", recipe.expanded_prompt or "(none)")
-    if recipe.negative:
-        say.note("avoid", recipe.negative)
-    say.note(
-        "plan",
-        f"{recipe.size}, {recipe.frames} frames at {recipe.fps:g} fps ({recipe.seconds:.1f} s)"
-        + (f", made as {width}x{height} with {frames} frames and cropped" if made else "")
-        + f"; {recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance:g}, seed {recipe.seed}; "
-        f"about {duration(seconds(cost))}, {readable(cost.memory)}",
     )
 
 
@@ -208,7 +151,7 @@ def info(
     file: Clip, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
 ) -> None:
     """Show what a clip is, and the recipe inside."""
-    from mutoscope.terminal import Say
+    from mutoscope.terminal import Say, flat
     from mutoscope.video import read_recipe, read_video
 
     video, recipe = read_video(file), read_recipe(file)
@@ -240,6 +183,7 @@ def reproduce(
     """Make a clip again from its recipe; compare the bytes."""
     from mutoscope.generation.naming import check_place, unused
     from mutoscope.generation.reproduce import differences, read_record, remake
+    from mutoscope.making import open_model
     from mutoscope.terminal import Progress, Say
 
     made = read_record(file)
@@ -316,7 +260,7 @@ def data_encode(config: Config, set_: Set = None) -> None:
     """Encode clips, from the world or a folder, into a cache of latents."""
     from mutoscope.config import load_config
     from mutoscope.data.latents import EncodeConfig, encode
-    from mutoscope.terminal import Say
+    from mutoscope.terminal import Say, duration
     from mutoscope.weights.store import load_vae
 
     asked = load_config(EncodeConfig, config, set_ or ())
@@ -359,6 +303,27 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score a model with the oracle, on prompts of several kinds."""
+    from mutoscope.evaluation.suite import evaluate as run
+    from mutoscope.making import open_model
+    from mutoscope.terminal import Say, duration, flat
+
+    say = Say(as_json)
+    loaded = open_model(model, say)
+    folder = output or Path(f"evaluation-{loaded.card.name}-{suite}")
+    start = shown = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.perf_counter()
+        if now - shown >= PROGRESS_SECONDS or done == total:
+            shown = now
+            say.note("clips", f"{done} of {total}, {duration((now - start) / done * (total - done))} left")
+
+    result = run(loaded, suite, folder, on_clip=report)
+    say.result(folder, result)
+    if say.for_people:
+        say.table(flat(result))
+    say.note("saved", f"{folder}, with report.html and contact_sheet.png")
 
 
 @models.command("list")
@@ -382,7 +347,7 @@ def models_list() -> None:
 def models_show(model: Annotated[str, typer.Argument(help="A name, or a model folder.")]) -> None:
     """Show what a model says of itself."""
     from mutoscope.config import to_dict
-    from mutoscope.terminal import Say
+    from mutoscope.terminal import Say, flat
     from mutoscope.weights.store import read_card
 
     Say().table(flat(to_dict(read_card(model))))
@@ -520,67 +485,6 @@ def doctor() -> None:
     if wrong:
         print(*wrong, sep="\n", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def open_model(name: str, say: "Say") -> "Model":
-    """Load a model and say which it is and where it runs."""
-    import torch
-
-    from mutoscope.weights.store import load
-
-    model = load(name)
-    weight = model.vae.latent_mean
-    parameters = sum(
-        p.numel() for part in (model.vae, model.dit, model.text.encoder) for p in part.parameters()
-    )
-    say.note(
-        "model",
-        f"{model.card.name}, {parameters / 1e6:.1f} M parameters, on {weight.device}, "
-        f"{str(weight.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads",
-    )
-    return model
-
-
-def tell_what_is_not_read(model: "Model", prompt: str, say: "Say") -> None:
-    """Words that the built-in world does not have, and the end of a prompt that is too long."""
-    from mutoscope.weights.store import built_in
-    from mutoscope.world.captions import parse
-    from mutoscope.world.scene import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZES
-
-    unknown = parse(prompt)[1] if model.card.name in built_in() else ()
-    if unknown:
-        words = ", ".join(repr(word) for word in unknown)
-        say.note(
-            "note",
-            f"{model.card.name} does not know {words}. Its world is small: {listed(SHAPES)}; "
-            f"in {listed(COLOURS)}; before {listed(BACKGROUNDS)}; {listed(SIZES)}; moving {listed(DIRECTIONS)}.",
-        )
-    if ignored := model.text.ignored(prompt):
-        say.note("note", f"The prompt is too long for {model.card.name}; not read: {ignored!r}")
-
-
-def listed(words: Iterable[str]) -> str:
-    """ "a, b or c"."""
-    *first, last = words
-    return f"{', '.join(first)} or {last}" if first else last
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: "3 s", "2 min", "1.5 h"."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def flat(table: dict[str, Any]) -> dict[str, object]:
-    """A table of tables as one: inner keys alone, those without a value left out."""
-    rows: dict[str, object] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            rows.update({f"{key} {k}" if k in rows else k: v for k, v in flat(value).items()})
-        elif value not in (None, ""):
-            rows[key] = value
-    return rows
 
 
 def main() -> None:

@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import wrap
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -131,3 +131,27 @@ def half_blocks(image_HWC: "np.ndarray") -> Text:
             line.append("▀", style=f"rgb({r},{g},{b}) on rgb({r2},{g2},{b2})")
         lines.append(line)
     return Text("\n").join(lines)
+
+
+def listed(words: Iterable[str]) -> str:
+    """ "a, b or c"."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "3 s", "2 min", "1.5 h"."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def flat(table: dict[str, Any]) -> dict[str, object]:
+    """A table of tables as one: inner keys alone, those without a value left out."""
+    rows: dict[str, object] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            rows.update({f"{key} {k}" if k in rows else k: v for k, v in flat(value).items()})
+        elif value not in (None, ""):
+            rows[key] = value
+    return rows

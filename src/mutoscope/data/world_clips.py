@@ -7,11 +7,11 @@ from pathlib import Path
 from mutoscope.config import write_json
 from mutoscope.errors import InputError
 from mutoscope.video import Video, to_frames, write_video
-from mutoscope.world.captions import caption, truth
+from mutoscope.world.captions import Kind, caption, truth
 from mutoscope.world.render import render
 from mutoscope.world.scene import SceneMix, View, sample_scene
 
-KINDS = ("detailed", "medium", "short", "alt")
+KINDS: tuple[Kind, ...] = ("detailed", "medium", "short", "alt")
 PIXELS_AT_ONCE = 2**25
 
 

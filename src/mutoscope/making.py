@@ -1,0 +1,100 @@
+"""One clip as the command line makes it: what was decided is told before, what came of it after.
+
+Layer: just below the command line; it imports torch.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+
+from mutoscope.generation.generate import grid_of, resolve, save
+from mutoscope.generation.naming import name_clip
+from mutoscope.generation.plan import plan, readable, seconds
+from mutoscope.generation.request import Recipe, Request, file_sha256
+from mutoscope.terminal import Progress, Say, duration, listed
+from mutoscope.weights.store import Model, built_in, load
+from mutoscope.world.captions import parse
+from mutoscope.world.scene import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZES
+
+
+def make(model: Model, request: Request, output: Path | None, several: bool, say: Say) -> Recipe:
+    """Announce a clip, make it, tell what came of it; the recipe says `stopped` after Ctrl-C."""
+    recipe = resolve(model, request)
+    path = name_clip(output, recipe, several)
+    announce(model, recipe, say)
+    replaces = path.exists()
+    start = time.perf_counter()
+    with Progress(say, model.vae) as progress:
+        recipe = save(model, recipe, path, progress)
+    took = time.perf_counter() - start
+    line = {
+        "path": str(path),
+        "sha256": file_sha256(path),
+        "seed": recipe.seed,
+        "model": model.card.name,
+        "size": recipe.size,
+        "frames": recipe.frames,
+        "fps": recipe.fps,
+        "steps": recipe.steps,
+        "guidance": recipe.guidance,
+        "sampler": recipe.sampler,
+        "prompt": recipe.prompt,
+        "expanded_prompt": recipe.expanded_prompt,
+        "took_s": round(took, 3),
+    }
+    say.result(path, line)
+    if recipe.stopped is not None:
+        say.note("stopped", f"after step {recipe.stopped} of {recipe.steps}; the clip so far is in {path}")
+    else:
+        was_there = ", in place of the file that was there" if replaces else ""
+        say.note("saved", f"{path} in {took:.1f} s (seed {recipe.seed}, recipe inside{was_there})")
+    return recipe
+
+
+def announce(model: Model, recipe: Recipe, say: Say) -> None:
+    """What was decided for a clip, and what it will cost."""
+    if not say.for_people:
+        return
+    cost = plan(model, recipe)
+    frames, height, width = grid_of(model, recipe).pixels
+    made = (frames, height, width) != (recipe.frames, recipe.height, recipe.width)
+    say.note("prompt", recipe.expanded_prompt or "(none)")
+    if recipe.negative:
+        say.note("avoid", recipe.negative)
+    say.note(
+        "plan",
+        f"{recipe.size}, {recipe.frames} frames at {recipe.fps:g} fps ({recipe.seconds:.1f} s)"
+        + (f", made as {width}x{height} with {frames} frames and cropped" if made else "")
+        + f"; {recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance:g}, seed {recipe.seed}; "
+        f"about {duration(seconds(cost))}, {readable(cost.memory)}",
+    )
+
+
+def open_model(name: str, say: Say) -> Model:
+    """Load a model and say which it is and where it runs."""
+    model = load(name)
+    weight = model.vae.latent_mean
+    parameters = sum(
+        p.numel() for part in (model.vae, model.dit, model.text.encoder) for p in part.parameters()
+    )
+    say.note(
+        "model",
+        f"{model.card.name}, {parameters / 1e6:.1f} M parameters, on {weight.device}, "
+        f"{str(weight.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads",
+    )
+    return model
+
+
+def tell_what_is_not_read(model: Model, prompt: str, say: Say) -> None:
+    """Words that the built-in world does not have, and the end of a prompt that is too long."""
+    unknown = parse(prompt)[1] if model.card.name in built_in() else ()
+    if unknown:
+        words = ", ".join(repr(word) for word in unknown)
+        say.note(
+            "note",
+            f"{model.card.name} does not know {words}. Its world is small: {listed(SHAPES)}; "
+            f"in {listed(COLOURS)}; before {listed(BACKGROUNDS)}; {listed(SIZES)}; moving {listed(DIRECTIONS)}.",
+        )
+    if ignored := model.text.ignored(prompt):
+        say.note("note", f"The prompt is too long for {model.card.name}; not read: {ignored!r}")
