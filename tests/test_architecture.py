@@ -15,7 +15,9 @@ BANNED = re.compile(r"(Manager|Factory|Registry|Handler|Helper|Base|Mixin|Utils|
 
 
 def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent == PACKAGE)
+    return sorted(
+        path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent == PACKAGE
+    )
 
 
 def test_readme_maps_every_file_once() -> None:
