@@ -361,8 +361,10 @@ READING: dict[str, tuple[str, str]] = {
     "sea": ("background", "ocean"), "sunny": ("background", "day"), "snowy": ("background", "snow"),
     "sky blue": ("colour", "cyan"),
     **dict.fromkeys(
-        ("on the left", "on the right", "in the middle", "high up", "low down", "halfway up")
-        + ("upper left", "light falls"),
+        (
+            "on the left", "on the right", "in the middle", "high up", "low down", "halfway up", "upper left",
+            "light falls",
+        ),
         ("function", ""),
     ),
     **HELD_OUT_SYNONYMS,
@@ -374,8 +376,8 @@ FUNCTION_WORDS = frozenset(
     "paper theatre soft shadows light small shows show set takes place picture object objects everything cut cut-outs "
     "layered scenery falls upper middle halfway low high side towards toward front quiet while then as slowly quickly "
     "fast gently across over past behind rolls rolling roll slides sliding slide moves moving move glides gliding "
-    "drifts drifting flies flying floats floating float goes going travels is be being clear pale room sky under air place "
-    "floor ground does not stays stay bounces some his her into out".split()
+    "drifts drifting flies flying floats floating float goes going travels is be being clear pale room sky under air "
+    "place floor ground does not stays stay bounces some his her into out".split()
 )
 WORD = re.compile(r"[a-z0-9]+(?:-[a-z]+)*")
 
