@@ -115,15 +115,22 @@ class Live:
     url: str = ""
     process: subprocess.Popen[str] | None = None
 
+    @property
+    def log(self) -> Path:
+        """What the server and its workers wrote to stderr."""
+        return self.data.with_suffix(".log")
+
     def start(self) -> "Live":
         """Start (again, on the same port) and wait until it answers."""
         arguments = [str(self.data), str(self.model), str(self.port), self.webhook, self.secret]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", START, *arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", START, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
         assert self.url, "the server did not start"
