@@ -1,6 +1,7 @@
 """The page in a real browser: made by keyboard, seen by role, with no help from outside."""
 
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,17 @@ def test_a_mistake_is_told_and_the_prompt_kept(page: Any) -> None:
     page.get_by_role("button", name="Make video").click()
     page.get_by_role("alert").get_by_text("seconds is 1000").wait_for()
     assert page.get_by_role("textbox", name="What is to be seen?").input_value() == "kept"
+
+
+def test_a_failure_has_room_for_its_sentence(page: Any, live: "Live") -> None:
+    body = b'{"prompt": "with somebody", "characters": [{"id": "char_x"}]}'
+    head = {"content-type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{live.url}/v1/videos", body, head)):
+        sentence = page.locator("#jobs .failed").first
+        sentence.wait_for()
+    assert sentence.bounding_box()["width"] > 200
+    page.get_by_role("button", name="Dismiss: with somebody").first.click()
+    sentence.wait_for(state="detached")
 
 
 def test_everything_that_can_be_used_has_a_name(page: Any) -> None:

@@ -27,7 +27,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-DEADLINE = 30.0
+DEADLINE = 25.0
 """Seconds within which the head of a request and its first bytes must be here."""
 
 SLOWEST = 64 * 1024
