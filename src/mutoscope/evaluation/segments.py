@@ -53,8 +53,9 @@ def segment(frames_THWC: npt.NDArray[np.uint8]) -> tuple[str, float, list[list[P
     background, misfit = _find_background(index_THW)
     part_H = _part_of_rows(*index_THW.shape[1:])
     stage_THW = _stage_table(background)[part_H[:, None], index_THW]
-    labels_THW, count = connected(stage_THW > FOREIGN)
-    return background, misfit, _patches(index_THW, stage_THW, labels_THW, count)
+    foreign_THW = stage_THW > FOREIGN
+    labels_THW, count = connected(_grown(foreign_THW))
+    return background, misfit, _patches(index_THW, stage_THW, np.where(foreign_THW, labels_THW, 0), count)
 
 
 def connected(mask_THW: npt.NDArray[np.bool_]) -> tuple[Ints, int]:
@@ -128,13 +129,24 @@ def _patches(index_THW: Ints, stage_THW: Floats, labels_THW: Ints, count: int) -
 def _paints(
     index_HW: Ints, own_HW: npt.NDArray[np.bool_], unit: int
 ) -> list[tuple[int, npt.NDArray[np.bool_]]]:
-    """The paints of a patch with the pixels of each: one paint, or those of objects that touch.
+    """The paints of a patch with the pixels of each, one for each object: some touch, some lie in pieces."""
+    labels_HW, count = connected(own_HW[None])
+    parts: dict[int, npt.NDArray[np.bool_]] = {}
+    for label in range(1, count + 1):
+        for paint, part_HW in _touching(index_HW, labels_HW[0] == label, unit):
+            parts[paint] = parts[paint] | part_HW if paint in parts else part_HW
+    return [(paint, part_HW) for paint, part_HW in parts.items() if part_HW.sum() >= (SMALLEST * unit) ** 2]
+
+
+def _touching(
+    index_HW: Ints, own_HW: npt.NDArray[np.bool_], unit: int
+) -> list[tuple[int, npt.NDArray[np.bool_]]]:
+    """The paints of a connected patch with the pixels of each.
 
     Only pixels whose four neighbours are of the same paint count, so that a rim of another hue is no object.
     """
     nearest_HW = np.where(own_HW, _paint_table()[0][index_HW], -1)
-    inner_HW = own_HW & _surrounded(nearest_HW)
-    votes = np.bincount(nearest_HW[inner_HW], minlength=len(COLOURS))
+    votes = np.bincount(nearest_HW[own_HW & _surrounded(nearest_HW)], minlength=len(COLOURS))
     if not votes.any():
         votes = np.bincount(nearest_HW[own_HW], minlength=len(COLOURS))
     strong = np.nonzero((votes > SECOND * votes.sum()) & (votes >= (CORE * unit) ** 2))[0]
@@ -145,9 +157,9 @@ def _paints(
     for paint in strong:
         labels, count = connected((own_HW & (owner_HW == paint))[None])
         sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-        if count and sizes.max() >= (SMALLEST * unit) ** 2:
+        if count:
             parts.append((int(paint), labels[0] == sizes.argmax() + 1))
-    return parts or [(int(votes.argmax()), own_HW)]
+    return parts
 
 
 def _cover(index_HW: Ints, stage_HW: Floats, paint: int) -> Floats:
@@ -186,11 +198,11 @@ def _surrounded(label_HW: Ints) -> npt.NDArray[np.bool_]:
     return same
 
 
-def _grown(mask_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The mask grown by one pixel to all eight sides."""
-    padded = np.pad(mask_HW, 1)
-    wide = padded[:, :-2] | padded[:, 1:-1] | padded[:, 2:]
-    grown: npt.NDArray[np.bool_] = wide[:-2] | wide[1:-1] | wide[2:]
+def _grown(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The mask (..., H, W) grown by one pixel to all eight sides."""
+    padded = np.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(1, 1), (1, 1)])
+    wide = padded[..., :-2] | padded[..., 1:-1] | padded[..., 2:]
+    grown: npt.NDArray[np.bool_] = wide[..., :-2, :] | wide[..., 1:-1, :] | wide[..., 2:, :]
     return grown
 
 

@@ -1,7 +1,8 @@
-"""Which shape a patch is: the world's own signed distances, rendered at every angle, compared by overlap.
+"""Which shape a patch is: the world's own signed distances, rendered at every angle and blur, compared.
 
 Patches and templates are brought to one frame: centre of mass at the origin, unit area. What is left to search is
-(shape, angle); the score is the soft intersection over union.
+(shape, blur, angle) and a little of the scale, since blur eats area. A shape is judged at one blur and one scale for
+the whole track, each frame at its best angle, by the squared difference of coverage.
 """
 
 import math
@@ -15,26 +16,28 @@ from mutoscope.evaluation.segments import Floats, Patch
 from mutoscope.world.render import signed_distance
 from mutoscope.world.scene import SHAPES
 
-GRID = 24  # cells a side of the common frame
-REACH = 1.2  # half its width, in units of the square root of the area
+GRID = 20  # cells a side of the common frame
+FINE = 4  # samples a side of each cell of a template
+REACH = 1.2  # half the width of the common frame, in units of the square root of the area
 PERIOD = {"ball": 0.0, "box": 90.0, "triangle": 120.0, "star": 72.0, "ring": 0.0, "capsule": 180.0}  # degrees
 ANGLE_STEP = 8.0  # degrees
-SOFTNESSES = (0.08, 0.12, 0.17, 0.24, 0.34)  # width of an edge in the common frame
+BLURS = (0.05, 0.10, 0.15, 0.20)  # standard deviations in the common frame
+SCALES = (0.96, 1.04, 1.12)
+ENOUGH = 8  # patches looked at
 
 
 def shape_scores(patches: list[Patch], unit: int) -> Floats:
-    """Overlap of the patches with each shape at its best angle, the mean over patches: (shapes,) in 0..1."""
+    """How well the patches fit each shape: (shapes,), 1 = exactly. Zeros when there are no patches."""
     if not patches:
         return np.zeros(len(SHAPES), np.float32)
-    side = float(np.median([math.sqrt(patch.area) for patch in patches])) * unit  # pixels
-    softness = SOFTNESSES[int(np.argmin([abs(math.log(soft * side / 1.5)) for soft in SOFTNESSES]))]
-    templates_MG, shape_of_M = _templates(softness)
-    covers_NG = np.stack([_normalised(patch, unit) for patch in patches])
-    shared_NM = np.minimum(covers_NG[:, None], templates_MG).sum(-1)
-    union_NM = covers_NG.sum(1)[:, None] + templates_MG.sum(1) - shared_NM
-    overlap_NM = shared_NM / union_NM
-    scores = [overlap_NM[:, shape_of_M == index].max(1).mean() for index in range(len(SHAPES))]
-    return np.array(scores, np.float32)
+    some = [patches[index] for index in np.unique(np.linspace(0, len(patches) - 1, ENOUGH).astype(int))]
+    covers_NG = np.stack([_normalised(patch, unit) for patch in some])
+    templates_MG, squares_M, starts = _templates()
+    squares_N1 = (covers_NG**2).sum(1, keepdims=True)
+    misfit_NM = (squares_N1 + squares_M - 2 * covers_NG @ templates_MG.T) / squares_N1
+    best_angle_NK = np.minimum.reduceat(misfit_NM, starts, axis=1)
+    scores: Floats = 1 - best_angle_NK.mean(0).reshape(len(SHAPES), -1).min(1)
+    return scores
 
 
 @cache
@@ -45,22 +48,41 @@ def shape_area(shape: str) -> float:
 
 
 @cache
-def _templates(softness: float) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Every shape at every angle in the common frame, (M, GRID**2), and the index of its shape, (M,)."""
-    line = (np.arange(GRID) + 0.5) / GRID * 2 * REACH - REACH
+def _templates() -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """Coverages in the common frame, (M, GRID**2), their squared norms, (M,), and where each group begins.
+
+    A group is one (shape, scale, blur) at all its angles; the groups of a shape follow each other.
+    """
+    count = GRID * FINE
+    line = (np.arange(count) + 0.5) / count * 2 * REACH - REACH
     x, y = np.meshgrid(line, -line)
-    covers, owners = [], []
-    for index, shape in enumerate(SHAPES):
-        side = math.sqrt(shape_area(shape))
-        centre = centre_height(shape)
+    one = torch.tensor(1.0, dtype=torch.float64)
+    covers, starts = [], []
+    for shape in SHAPES:
         steps = max(1, round(PERIOD[shape] / ANGLE_STEP))
-        for angle in np.arange(steps) * math.radians(PERIOD[shape]) / steps:
-            u = (x * math.cos(angle) + y * math.sin(angle)) * side
-            v = (y * math.cos(angle) - x * math.sin(angle)) * side + centre
-            distance = signed_distance(shape, torch.tensor(u), torch.tensor(v), torch.tensor(1.0)).numpy()
-            covers.append(np.clip(0.5 - distance / side / softness, 0, 1).ravel())
-            owners.append(index)
-    return np.stack(covers).astype(np.float32), np.array(owners)
+        angles = np.arange(steps) * math.radians(PERIOD[shape]) / steps
+        for scale in SCALES:
+            side = math.sqrt(shape_area(shape)) / scale
+            inside = []
+            for angle in angles:
+                u = (x * math.cos(angle) + y * math.sin(angle)) * side
+                v = (y * math.cos(angle) - x * math.sin(angle)) * side + centre_height(shape)
+                distance = signed_distance(shape, torch.from_numpy(u), torch.from_numpy(v), one)
+                inside.append((distance < 0).numpy().astype(np.float64))
+            for blur in BLURS:
+                starts.append(len(covers))
+                kernel = _blur(line, blur)
+                covers += [(kernel @ cover @ kernel.T).ravel() for cover in inside]
+    templates_MG = np.stack(covers).astype(np.float32)
+    return templates_MG, (templates_MG**2).sum(1), np.array(starts)
+
+
+def _blur(line: npt.NDArray[np.float64], blur: float) -> npt.NDArray[np.float64]:
+    """The matrix that blurs along one axis and takes the mean of every FINE samples, (GRID, GRID * FINE)."""
+    step = line[1] - line[0]
+    kernel = np.exp(-0.5 * ((line[:, None] - line) / blur) ** 2) * step / (blur * math.sqrt(2 * math.pi))
+    mean: npt.NDArray[np.float64] = kernel.reshape(GRID, FINE, -1).mean(1)
+    return mean
 
 
 def _normalised(patch: Patch, unit: int) -> Floats:

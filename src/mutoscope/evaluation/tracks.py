@@ -10,8 +10,9 @@ from mutoscope.evaluation.segments import Patch
 REACH = 0.30  # an object is looked for this far from where its velocity puts it, stage units
 STRANGER = 0.20  # added distance of a patch of another colour
 PATIENCE = 3  # frames that an object may be missing before its track ends
+PARTLY = 0.7  # share of its usual area that an object shows when it comes in or leaves
 JUMP = 0.085  # a step that differs this much from the usual one is a jump, stage units
-MISSING = 0.1  # share of frames in which an object may be missing
+MISSING = 0.15  # share of frames in which an object may be missing
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,15 @@ def _cost(track: list[Patch], patch: Patch) -> float:
 def is_whole(track: Track, frames: int) -> bool:
     """Whether the object is there throughout, without jumps.
 
-    It may come in or leave where the border of the frame cuts it.
+    It may come in or leave across the border of the frame, which then cuts off a good part of it.
     """
     times, places = track.frames, track.places
-    first = 0 if not track.patches[0].cut else int(times[0])
-    last = frames - 1 if not track.patches[-1].cut else int(times[-1])
+    usual = float(np.median([patch.area for patch in track.patches]))
+    came, left = (
+        patch.cut and patch.area < PARTLY * usual for patch in (track.patches[0], track.patches[-1])
+    )
+    first = int(times[0]) if came else 0
+    last = int(times[-1]) if left else frames - 1
     expected = last - first + 1
     if expected - len(times) > MISSING * expected:
         return False

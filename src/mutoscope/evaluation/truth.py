@@ -6,7 +6,7 @@ holds only for an object that is there throughout and never jumps.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -84,9 +84,14 @@ def judge(seen: Observation, facts: Sequence[Fact]) -> dict[Fact, bool]:
     for choice in dict.fromkeys(permutations(range(len(places)), len(subjects))):
         cast = {subject: places[place] for subject, place in zip(subjects, choice, strict=True)}
         verdict = {fact: _holds(fact, cast) for fact in about}
-        if sum(verdict.values()) > sum(best.values()):
+        if _weight(verdict) > _weight(best):
             best = verdict
     return {fact: best[fact] if fact.subject is not None else _holds_at_all(fact, seen) for fact in facts}
+
+
+def _weight(verdict: Mapping[Fact, bool]) -> int:
+    """How well objects are matched to subjects: one for each fact that holds, two for a colour."""
+    return sum(holds * (2 if fact.kind == "colour" else 1) for fact, holds in verdict.items())
 
 
 def _look(track: Track, frames: int, unit: int) -> Seen:
