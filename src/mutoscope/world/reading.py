@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mutoscope.world.facts import Fact
 from mutoscope.world.words import COUNT_WORDS, FUNCTION_WORDS, READING, RELATIONS_READ
 
-WORD = re.compile(r"[a-z0-9]+(?:-[a-z]+)*")
+WORD = re.compile(r"[^\W_]+(?:-[^\W\d_]+)*")
 Token = tuple[str, str]
 
 

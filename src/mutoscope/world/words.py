@@ -233,7 +233,7 @@ FUNCTION_WORDS = frozenset(
     "he she they them their same again now who which wears wearing has have camera view come comes coming after before "
     "meets please make create generate along next near beside very bright really just also until start starts end ends "
     "background colour color coloured colored shape shaped sized movie film animation gets get through around top "
-    "bottom edge screen frame empty nothing only other another each both all hop bounce when where for no not "
+    "bottom edge screen frame empty nothing only other another each both all hop bounce onto when where for no not "
     "a an the and or of is are it its on in at to from with by there this that one two single scene clip video stage "
     "paper theatre soft shadows light small shows show set takes place picture object objects everything cut cut-outs "
     "layered scenery falls upper middle halfway low high side towards toward front quiet while then as slowly quickly "

@@ -1,0 +1,159 @@
+"""Captions are true: what parse reads from them is a part of the facts of the view."""
+
+import itertools
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from mutoscope.world.captions import HELD_OUT_SYNONYMS, Fact, Kind, caption, facts, parse, truth
+from mutoscope.world.physics import straight
+from mutoscope.world.scene import (
+    CAMERAS,
+    EVERYTHING,
+    PLAIN,
+    Body,
+    Camera,
+    Scene,
+    SceneMix,
+    Shot,
+    View,
+    sample_scene,
+)
+
+VIEW = View(64, 64, 17)
+TRUE_KINDS: tuple[Kind, ...] = ("short", "medium", "detailed")
+PLAYS = ("drop", "throw", "collide", "behind", "front", "enter", "leave", "story")
+
+
+def renamed(fact: Fact, order: Sequence[int]) -> Fact:
+    """The fact with object k called order[k]."""
+    if fact.subject is None:
+        return fact
+    *words, last = fact.value.split(" ")
+    refers = fact.kind in ("relation", "event") and last.isdigit()
+    value = " ".join([*words, str(order[int(last)])]) if refers else fact.value
+    return Fact(fact.kind, order[fact.subject], value)
+
+
+def holds(stated: Sequence[Fact], true: Sequence[Fact], things: int) -> bool:
+    """Whether some way of naming the objects makes every stated fact true."""
+    mentioned = max((fact.subject for fact in stated if fact.subject is not None), default=-1) + 1
+    return mentioned <= things and any(
+        {renamed(fact, order) for fact in stated} <= set(true)
+        for order in itertools.permutations(range(things))
+    )
+
+
+def check(scene: Scene, view: View) -> None:
+    told = truth(scene, view)
+    for kind in TRUE_KINDS:
+        text = caption(scene, view, kind, 5)
+        stated, unknown = parse(text)
+        assert unknown == (), text
+        assert holds(stated, facts(told), len(told.things)), (text, stated, facts(told))
+
+
+@pytest.mark.parametrize("view", [VIEW, View(80, 48, 1), View(48, 80, 33, 12.0)], ids=str)
+@pytest.mark.parametrize("mix", [PLAIN, EVERYTHING], ids=["plain", "everything"])
+def test_captions_are_true(mix: SceneMix, view: View) -> None:
+    for seed in range(150):
+        check(sample_scene(seed, mix), view)
+
+
+@pytest.mark.parametrize("play", PLAYS)
+def test_captions_of_every_play_are_true(play: str) -> None:
+    for seed in range(60):
+        check(sample_scene(seed, SceneMix(plays={play: 1.0}, objects=(0.5, 0.5))), VIEW)
+
+
+def test_captions_of_every_camera_are_true() -> None:
+    for seed in range(100):
+        check(sample_scene(seed, SceneMix(cameras=dict.fromkeys(CAMERAS, 1.0))), VIEW)
+
+
+def test_the_truth_test_can_fail() -> None:
+    scene = sample_scene(3)
+    told = truth(scene, VIEW)
+    assert not holds(parse("a red box moves left")[0], facts(told), len(told.things))
+
+
+def test_what_happens_after_the_end_is_not_told() -> None:
+    """A rubber ball dropped from high needs most of a second to land."""
+    for seed in range(20):
+        scene = sample_scene(seed, SceneMix(plays={"drop": 1.0}, objects=(1.0,)))
+        early, late = truth(scene, View(64, 64, 4)).things[0], truth(scene, VIEW).things[0]
+        assert (early.events, early.material) == ((), "")
+        assert late.material in ("rubber", "wood", "clay")
+        assert ("bounce" in late.events) == (late.material != "clay")
+
+
+def test_what_is_out_of_view_is_not_told() -> None:
+    near = Body("ball", "red", "small", 0.2, straight(0.0, 0.5), "hang")
+    far = Body("box", "blue", "small", 0.2, straight(0.8, 0.5), "hang")
+    scene = Scene(0, (Shot("day", (near, far), 0.0),))
+    assert [thing.colour for thing in truth(scene, VIEW).things] == ["red"]
+    assert [thing.colour for thing in truth(scene, View(144, 64, 17)).things] == ["red", "blue"]
+
+
+def test_entrances_depend_on_the_view() -> None:
+    body = Body("ball", "red", "small", 0.2, straight(-0.65, 0.23, 0.3), "roll")
+    scene = Scene(0, (Shot("day", (body,), 0.0),))
+    assert truth(scene, VIEW).things[0].events == ("enter left",)
+    assert truth(scene, View(128, 64, 17)).things[0].events == ()
+
+
+def test_a_picture_tells_no_motion() -> None:
+    for seed in range(40):
+        stated = {fact.kind for fact in parse(caption(sample_scene(seed), View(64, 64, 1), "detailed", 0))[0]}
+        assert stated.isdisjoint({"direction", "event", "camera"})
+
+
+def test_moves_of_the_camera_do_not_change_directions() -> None:
+    body = Body("box", "red", "small", 0.2, straight(0.0, 0.5), "hang")
+    shot = Shot("day", (body,), 0.0, camera=Camera("pan left", x=0.15, vx=-0.15, until=2.0))
+    told = truth(Scene(0, (shot,)), VIEW)
+    assert (told.camera, told.things[0].direction) == ("pan left", "still")
+    assert truth(Scene(0, (shot,)), View(64, 64, 2)).camera == "static"
+
+
+@pytest.mark.parametrize("kind", [*TRUE_KINDS, "alt"])
+def test_a_caption_is_a_pure_function(kind: Kind) -> None:
+    scene = sample_scene(9, EVERYTHING)
+    assert caption(scene, VIEW, kind, 1) == caption(scene, VIEW, kind, 1)
+    assert len({caption(scene, VIEW, kind, seed) for seed in range(20)}) > 3
+
+
+def test_lengths() -> None:
+    def words(kind: Kind, mix: SceneMix) -> list[int]:
+        return sorted(len(caption(sample_scene(seed, mix), VIEW, kind, 0).split()) for seed in range(200))
+
+    one = SceneMix(objects=(1.0,))
+    assert words("short", one)[20] >= 3
+    assert words("short", one)[100] <= 8
+    assert 35 <= words("detailed", PLAIN)[100] <= 60
+    assert words("detailed", EVERYTHING)[190] <= 90
+    assert words("short", PLAIN)[100] < words("medium", PLAIN)[100] < words("detailed", PLAIN)[100]
+
+
+def test_held_out_synonyms_are_never_written() -> None:
+    written = set()
+    for seed in range(300):
+        for kind in (*TRUE_KINDS, "alt"):
+            written |= set(
+                re.findall(r"[a-z]+", caption(sample_scene(seed, EVERYTHING), VIEW, kind, seed).lower())
+            )
+    assert len(written) > 150
+    assert written.isdisjoint(HELD_OUT_SYNONYMS)
+
+
+def test_alt_text_is_noisy() -> None:
+    """It drops most colours or shapes of one in three things, and lies sometimes; never about everything."""
+    true = false = 0
+    for seed in range(300):
+        scene = sample_scene(seed, SceneMix(objects=(1.0,)))
+        told = truth(scene, VIEW)
+        colours = [fact.value for fact in parse(caption(scene, VIEW, "alt", 0))[0] if fact.kind == "colour"]
+        true += sum(colour == told.things[0].colour for colour in colours)
+        false += sum(colour != told.things[0].colour for colour in colours)
+    assert 0.05 < false / (true + false) < 0.25
