@@ -115,7 +115,7 @@ class TrainDiTConfig:
 
 # What may differ between a run and its continuation: it changes no weight.
 FREE = {"out", "checkpoint_every", "checkpoint_minutes", "keep"}
-FREE |= {"sample_every", "sample_steps", "guidance", "prompts"}
+FREE |= {"validate_every", "validation_clips", "sample_every", "sample_steps", "guidance", "prompts"}
 
 
 @dataclass
