@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from mutoscope.world.captions import Fact
+from mutoscope.world.facts import Fact
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 

@@ -25,6 +25,7 @@ SHADOWS = np.linspace(0.60, 1.06, 9)  # brightness of the stage, in and out of s
 FOREIGN = 12.0  # CIELAB distance from the stage at which a pixel belongs to an object
 NOISE = 3.0  # CIELAB distance that means nothing
 SMALLEST = 0.06  # side of the smallest patch kept, in stage units
+LARGEST = 0.3  # area of the largest patch kept, in square stage units
 SECOND = 0.06  # share of a patch's inner pixels that a second paint needs to be a second object
 CORE = 0.04  # and the side of a square of that many pixels, in stage units
 SKY_FROM = 0.62  # above this height the stage shows sky only
@@ -107,7 +108,8 @@ def _patches(index_THW: Ints, stage_THW: Floats, labels_THW: Ints, count: int) -
     sizes = np.bincount(label, minlength=count)
     order = np.argsort(label, kind="stable")
     borders = np.concatenate([[0], np.cumsum(sizes)])
-    for which in np.nonzero(sizes >= (SMALLEST * unit) ** 2)[0]:
+    fits = (sizes >= (SMALLEST * unit) ** 2) & (sizes <= 2 * LARGEST * unit**2)  # two may touch
+    for which in np.nonzero(fits)[0]:
         t, y, x = (axis[order[borders[which] : borders[which + 1]]] for axis in inside)
         rows = slice(max(0, y.min() - margin), min(height, y.max() + margin + 1))
         columns = slice(max(0, x.min() - margin), min(width, x.max() + margin + 1))
@@ -135,7 +137,8 @@ def _paints(
     for label in range(1, count + 1):
         for paint, part_HW in _touching(index_HW, labels_HW[0] == label, unit):
             parts[paint] = parts[paint] | part_HW if paint in parts else part_HW
-    return [(paint, part_HW) for paint, part_HW in parts.items() if part_HW.sum() >= (SMALLEST * unit) ** 2]
+    least, most = (SMALLEST * unit) ** 2, LARGEST * unit**2
+    return [(paint, part_HW) for paint, part_HW in parts.items() if least <= part_HW.sum() <= most]
 
 
 def _touching(

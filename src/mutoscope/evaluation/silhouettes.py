@@ -57,7 +57,8 @@ def _templates() -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     line = (np.arange(count) + 0.5) / count * 2 * REACH - REACH
     x, y = np.meshgrid(line, -line)
     one = torch.tensor(1.0, dtype=torch.float64)
-    covers, starts = [], []
+    covers: list[npt.NDArray[np.float64]] = []
+    starts = []
     for shape in SHAPES:
         steps = max(1, round(PERIOD[shape] / ANGLE_STEP))
         angles = np.arange(steps) * math.radians(PERIOD[shape]) / steps

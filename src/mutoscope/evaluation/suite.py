@@ -27,27 +27,17 @@ from mutoscope.generation.request import Request
 from mutoscope.models.vae import VAE
 from mutoscope.video import to_frames
 from mutoscope.weights.store import Model
-from mutoscope.world.captions import (
-    COLOUR_WORDS,
-    HELD_OUT_SYNONYMS,
-    SHAPE_WORDS,
-    SIZE_WORDS,
-    Fact,
-    Kind,
-    caption,
-    facts,
-    parse,
-    truth,
-)
+from mutoscope.world.captions import Kind, caption, parse
+from mutoscope.world.facts import Fact, facts, truth
 from mutoscope.world.render import render
-from mutoscope.world.scene import Scene, SceneMix, View, is_hole, sample_scene
+from mutoscope.world.scene import PLAIN, Scene, SceneMix, View, is_hole, sample_scene
+from mutoscope.world.words import COLOUR_WORDS, HELD_OUT_SYNONYMS, SHAPE_WORDS, SIZE_WORDS
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 GenerateClips = Callable[[Sequence[str], Sequence[int], View], list[Frames]]  # prompts, seeds, view -> clips
 Scores = dict[str, object]
 
 FRESH = 2**62  # scenes from this seed on are for exams: training stays below
-PLAIN = SceneMix()
 HOLES = SceneMix(allow_holes=True)
 PROMPTS: tuple[Kind, ...] = ("short", "medium")  # by turns
 BATCH = 8

@@ -17,7 +17,7 @@ from mutoscope.errors import InputError
 from mutoscope.evaluation.segments import Patch, segment
 from mutoscope.evaluation.silhouettes import shape_area, shape_scores
 from mutoscope.evaluation.tracks import Track, is_whole, link, travel
-from mutoscope.world.captions import Fact
+from mutoscope.world.facts import Fact
 from mutoscope.world.scene import COLOURS, SHAPES, SIZES
 
 MOST_OBJECTS = 6  # looked at: the longest tracks
