@@ -137,6 +137,43 @@ def test_a_clip_that_cannot_be_made_again_says_why(run: Run, model_folder: Path,
     assert "torch was 0.1" in result.err
 
 
+def test_clips_from_clips(run: Run, model_folder: Path, tmp_path: Path) -> None:
+    """Every verb writes a file of the right length, whose recipe tells the task; one is made again."""
+    ramp = np.linspace(0, 255, 9 * 32 * 32 * 3).astype(np.uint8).reshape(9, 32, 32, 3)
+    write_video(tmp_path / "a.mp4", Video(ramp, 8.0))
+    write_video(tmp_path / "b.mp4", Video(ramp[::-1], 8.0))
+    fast = ["-m", str(model_folder), "--steps", "2", "--seed", "1"]
+    for line, frames in (
+        ("extend a.mp4 ball --seconds 0.5", 13),
+        ("extend a.mp4 --backward --seconds 0.5 -o back.mp4", 13),
+        ("interpolate a.mp4 b.mp4 --seconds 0.5", 22),
+        ("blend a.mp4 b.mp4 ball --seconds 0.5", 22),
+        ("loop a.mp4 --seconds 0.5", 13),
+        ("edit a.mp4 ball --strength subtle", 9),
+        ("recut a.mp4 --keep 0.25-1", 9),
+    ):
+        result = run(*line.split(), *fast, "--json")
+        assert result.code == 0, result.err
+        made = json.loads(result.out)
+        assert list(made) == KEYS
+        assert (made["frames"], read_video(tmp_path / made["path"]).frames) == (frames, frames)
+        verb = line.split()[0]
+        assert made["path"] in (f"a-{verb}-1.mp4", "back.mp4")
+        told = run("info", made["path"]).out
+        assert re.search(rf"^verb +{verb}$", told, re.MULTILINE)
+        assert re.search(r"^clip_sha256 +[0-9a-f]{64}$", told, re.MULTILINE)
+    notes = run("edit", "a.mp4", "ball", *fast).out
+    assert "encoded again" in " ".join(notes.split())
+    assert (tmp_path / "a-edit-1-2.mp4").read_bytes() == run_again(run, tmp_path, model_folder)
+
+
+def run_again(run: Run, folder: Path, model: Path) -> bytes:
+    """What `reproduce` makes of the edit above."""
+    result = run("reproduce", "a-edit-1-2.mp4", "-m", str(model), "-o", "again.mp4")
+    assert result.code == 0, result.err
+    return (folder / "again.mp4").read_bytes()
+
+
 MISTAKES = [
     ("generate", "prompt", "--help"),
     ("generate a --size 64", "'64'", "64x64"),
@@ -174,6 +211,25 @@ MISTAKES = [
     ("data stats .", "index.json", "encode"),
     ("evaluate MODEL --suite huge", "huge", "quick"),
     ("models show nowhere", "nowhere", "built-in"),
+    ("extend none.mp4", "none.mp4", "check the name"),
+    ("extend text.png -m MODEL", "text.png", "."),
+    ("extend plain.mp4 -m MODEL", "3 frames", "longer"),
+    ("extend plain.mp4 --seconds 0", "seconds is 0", "more than 0"),
+    ("extend plain.mp4 --seconds 1e9 -m MODEL", "1e+09 seconds", "at most"),
+    ("extend plain.mp4 --history-noise 2", "history noise is 2", "0 to 0.5"),
+    ("extend five.mp4 -m MODEL -o five.mp4", "five.mp4", "elsewhere"),
+    ("interpolate five.mp4", "CLIP2", "--help"),
+    ("interpolate five.mp4 none.mp4", "none.mp4", "check the name"),
+    ("blend five.mp4 plain.mp4 -m MODEL", "plain.mp4", "longer"),
+    ("loop five.mp4 -m MODEL -o a.png", "a.png", "--frames 1"),
+    ("edit five.mp4", "prompt", "--help"),
+    ("edit five.mp4 ", "prompt", "example"),
+    ("edit five.mp4 a --strength 2", "strength is 2", "0 to 1"),
+    ("edit five.mp4 a --strength huge", "'huge'", "mild"),
+    ("recut five.mp4", "--keep", "--help"),
+    ("recut five.mp4 --keep 2", "'2'", "1.0-2.5"),
+    ("recut five.mp4 --keep 2-1", "'2-1'", "later"),
+    ("recut five.mp4 --keep 0-9 -m MODEL", "0-9", "inside the clip"),
 ]  # fmt: skip
 
 
@@ -183,6 +239,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
     write_video(tmp_path / "plain.mp4", Video(np.zeros((3, 32, 32, 3), np.uint8), 8.0))
+    write_video(tmp_path / "five.mp4", Video(np.zeros((5, 32, 32, 3), np.uint8), 8.0))
     before = sorted(tmp_path.iterdir())
     words = line.replace("MODEL", str(model_folder)).split(" ")
     if words[0] == "generate" and "-m" not in words:

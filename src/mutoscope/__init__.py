@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mutoscope.errors import InputError as InputError
+    from mutoscope.generation.continuations import blend as blend
+    from mutoscope.generation.continuations import edit as edit
+    from mutoscope.generation.continuations import extend as extend
+    from mutoscope.generation.continuations import interpolate as interpolate
+    from mutoscope.generation.continuations import loop as loop
+    from mutoscope.generation.continuations import recut as recut
     from mutoscope.generation.generate import generate as generate
     from mutoscope.generation.generate import generate_many as generate_many
     from mutoscope.generation.request import Request as Request
@@ -28,10 +34,16 @@ _HOMES = {
     "Model": "mutoscope.weights.store",
     "Request": "mutoscope.generation.request",
     "Video": "mutoscope.video",
+    "blend": "mutoscope.generation.continuations",
+    "edit": "mutoscope.generation.continuations",
+    "extend": "mutoscope.generation.continuations",
     "generate": "mutoscope.generation.generate",
     "generate_many": "mutoscope.generation.generate",
+    "interpolate": "mutoscope.generation.continuations",
     "load": "mutoscope.weights.store",
+    "loop": "mutoscope.generation.continuations",
     "read_video": "mutoscope.video",
+    "recut": "mutoscope.generation.continuations",
     "write_video": "mutoscope.video",
 }
 
@@ -41,10 +53,16 @@ __all__ = [
     "Request",
     "Video",
     "__version__",
+    "blend",
+    "edit",
+    "extend",
     "generate",
     "generate_many",
+    "interpolate",
     "load",
+    "loop",
     "read_video",
+    "recut",
     "write_video",
 ]
 

@@ -18,7 +18,7 @@ from mutoscope import __version__
 from mutoscope.errors import InputError
 
 if TYPE_CHECKING:
-    pass
+    from mutoscope.generation.request import Request, Task
 
 PROGRESS_SECONDS = 5.0
 
@@ -56,6 +56,14 @@ ServerData = Annotated[
     typer.Option("--data", metavar="DIR", help="The server's folder; else $MUTOSCOPE_DATA, or your own."),
 ]
 Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Pixels, for example 64x64.")]
+Source = Annotated[Path, typer.Argument(metavar="CLIP", help="A video of any kind.")]
+Second = Annotated[Path, typer.Argument(metavar="CLIP2", help="The video that follows; fitted to the first.")]
+Prompt = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What is to be seen, in quotes.")]
+Seconds = Annotated[float | None, typer.Option("--seconds", help="Length of what is made anew.")]
+Fps = Annotated[float | None, typer.Option("--fps", help="Frames per second; else those of the clip.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the sampler.")]
+Follow = Annotated[float | None, typer.Option("--guidance", help="How strictly to follow the prompt.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same clip; drawn when left out.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -144,6 +152,184 @@ def generate(
     say.note(
         "next", f"another take: --seed {recipe.seed + 1}; four of them: -n 4; the recipe: mutoscope info FILE"
     )
+
+
+@app.command()
+def extend(
+    clip: Source,
+    prompt: Prompt = "",
+    seconds: Seconds = None,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="Before the clip instead of after it.")
+    ] = False,
+    history_noise: Annotated[
+        float, typer.Option(help="Noise on the known frames, 0 to 0.5; some makes long clips steadier.")
+    ] = 0.0,
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a clip, after its end or before its start."""
+    from mutoscope.generation.request import Task, file_sha256
+
+    request = _request(prompt, seconds, size, fps, steps, guidance, seed)
+    task = Task("extend", str(clip), file_sha256(clip), backward=backward, history_noise=history_noise)
+    _make_from(request, task, output, model, as_json, quiet)
+
+
+@app.command()
+def interpolate(
+    clip: Source,
+    second: Second,
+    prompt: Prompt = "",
+    seconds: Seconds = None,
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Lead from the end of one clip to the start of another."""
+    from mutoscope.generation.request import join
+
+    request = _request(prompt, seconds, size, fps, steps, guidance, seed)
+    _make_from(request, join("interpolate", clip, second), output, model, as_json, quiet)
+
+
+@app.command()
+def blend(
+    clip: Source,
+    second: Second,
+    prompt: Prompt = "",
+    seconds: Seconds = None,
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn what one clip shows into what another shows."""
+    from mutoscope.generation.request import join
+
+    request = _request(prompt, seconds, size, fps, steps, guidance, seed)
+    _make_from(request, join("blend", clip, second), output, model, as_json, quiet)
+
+
+@app.command()
+def loop(
+    clip: Source,
+    prompt: Prompt = "",
+    seconds: Seconds = None,
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Lead a clip from its end back to its start, so that it can repeat."""
+    from mutoscope.generation.request import Task, file_sha256
+
+    request = _request(prompt, seconds, size, fps, steps, guidance, seed)
+    _make_from(request, Task("loop", str(clip), file_sha256(clip)), output, model, as_json, quiet)
+
+
+@app.command()
+def edit(
+    clip: Source,
+    prompt: Annotated[str, typer.Argument(help="What is to be seen, in quotes.")],
+    strength: Annotated[str, typer.Option(help="0 to 1, or subtle, mild or strong.")] = "mild",
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a clip again to another prompt, near to how it is."""
+    from mutoscope.generation.request import Task, file_sha256, parse_strength
+
+    request = _request(prompt, None, size, fps, steps, guidance, seed)
+    if not request.prompt:
+        raise InputError('The prompt is empty; say what is to be seen, for example "a blue ball rolls".')
+    task = Task("edit", str(clip), file_sha256(clip), strength=parse_strength(strength))
+    _make_from(request, task, output, model, as_json, quiet)
+
+
+@app.command()
+def recut(
+    clip: Source,
+    prompt: Prompt = "",
+    *,
+    keep: Annotated[str, typer.Option(metavar="FROM-TO", help="Seconds to keep, for example 1.0-2.5.")],
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Keep a part of a clip and make what comes before and after anew."""
+    from mutoscope.generation.request import Task, file_sha256, parse_keep
+
+    request = _request(prompt, None, size, fps, steps, guidance, seed)
+    task = Task("recut", str(clip), file_sha256(clip), keep=parse_keep(keep))
+    _make_from(request, task, output, model, as_json, quiet)
+
+
+def _request(
+    prompt: str,
+    seconds: float | None,
+    size: str | None,
+    fps: float | None,
+    steps: int | None,
+    guidance: float | None,
+    seed: int | None,
+) -> "Request":
+    """What is asked for besides the clips."""
+    from mutoscope.generation.request import Request, parse_size
+
+    width, height = parse_size(size) if size is not None else (None, None)
+    return Request(prompt.strip(), width, height, None, fps, steps, guidance, seed=seed, seconds=seconds)
+
+
+def _make_from(
+    request: "Request", task: "Task", output: Path | None, model: str, as_json: bool, quiet: bool
+) -> None:
+    """Make a clip from clips, and say so."""
+    from mutoscope.generation.naming import check_place
+    from mutoscope.terminal import Say
+
+    check_place(output)
+    from mutoscope.making import make_from, open_model, tell_what_is_not_read
+
+    say = Say(as_json, quiet)
+    loaded = open_model(model, say)
+    tell_what_is_not_read(loaded, request.prompt, say)
+    make_from(loaded, request, task, output, say)
 
 
 @app.command()

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import torch
 
+from mutoscope.errors import InputError
+from mutoscope.generation.continuations import carry_out, settle
 from mutoscope.generation.generate import grid_of, resolve, save
-from mutoscope.generation.naming import name_clip
+from mutoscope.generation.naming import name_clip, unused
 from mutoscope.generation.plan import plan, readable, seconds
-from mutoscope.generation.request import Recipe, Request, file_sha256
+from mutoscope.generation.request import Recipe, Request, Task, file_sha256
 from mutoscope.terminal import Progress, Say, duration, listed
 from mutoscope.weights.store import Model, built_in, load
 from mutoscope.world.captions import parse
 from mutoscope.world.scene import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZES
+
+SOURCES = " (the new file is encoded again, at crf 14)"
 
 
 def make(model: Model, request: Request, output: Path | None, several: bool, say: Say) -> Recipe:
@@ -27,7 +31,29 @@ def make(model: Model, request: Request, output: Path | None, several: bool, say
     start = time.perf_counter()
     with Progress(say, model.vae) as progress:
         recipe = save(model, recipe, path, progress)
-    took = time.perf_counter() - start
+    tell_result(model, recipe, path, time.perf_counter() - start, say, replaces)
+    return recipe
+
+
+def make_from(model: Model, request: Request, task: Task, output: Path | None, say: Say) -> Recipe:
+    """As `make`, for what is made from clips; a file that was not named is called after the first clip."""
+    recipe = settle(model, request, task)
+    into_folder = output is None or output.is_dir()
+    name = f"{Path(task.clip).stem}-{task.verb}-{recipe.seed}.mp4"
+    path = unused((output or Path()) / name) if into_folder else name_clip(output, recipe, several=False)
+    if any(source and path.exists() and path.samefile(source) for source in (task.clip, task.second)):
+        raise InputError(f"{path} is the clip itself; write the new one elsewhere with -o.")
+    announce(model, recipe, say)
+    replaces = path.exists()
+    start = time.perf_counter()
+    with Progress(say, model.vae) as progress:
+        carry_out(model, recipe, progress).save(path)
+    tell_result(model, recipe, path, time.perf_counter() - start, say, replaces)
+    return recipe
+
+
+def tell_result(model: Model, recipe: Recipe, path: Path, took: float, say: Say, replaces: bool) -> None:
+    """What came of a clip: one line of JSON, its path, or a sentence."""
     line = {
         "path": str(path),
         "sha256": file_sha256(path),
@@ -49,16 +75,16 @@ def make(model: Model, request: Request, output: Path | None, several: bool, say
     else:
         was_there = ", in place of the file that was there" if replaces else ""
         say.note("saved", f"{path} in {took:.1f} s (seed {recipe.seed}, recipe inside{was_there})")
-    return recipe
 
 
 def announce(model: Model, recipe: Recipe, say: Say) -> None:
     """What was decided for a clip, and what it will cost."""
     if not say.for_people:
         return
-    cost = plan(model, recipe)
     frames, height, width = grid_of(model, recipe).pixels
     made = (frames, height, width) != (recipe.frames, recipe.height, recipe.width)
+    if recipe.task is not None:
+        say.note("from", " and ".join(filter(None, (recipe.task.clip, recipe.task.second))) + SOURCES)
     say.note("prompt", recipe.expanded_prompt or "(none)")
     if recipe.negative:
         say.note("avoid", recipe.negative)
@@ -66,9 +92,15 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
         "plan",
         f"{recipe.size}, {recipe.frames} frames at {recipe.fps:g} fps ({recipe.seconds:.1f} s)"
         + (f", made as {width}x{height} with {frames} frames and cropped" if made else "")
-        + f"; {recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance:g}, seed {recipe.seed}; "
-        f"about {duration(seconds(cost))}, {readable(cost.memory)}",
+        + f"; {recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance:g}, seed {recipe.seed}"
+        + (f"; {expected(model, recipe)}" if recipe.task is None else ""),
     )
+
+
+def expected(model: Model, recipe: Recipe) -> str:
+    """Time and memory that a clip is likely to take."""
+    cost = plan(model, recipe)
+    return f"about {duration(seconds(cost))}, {readable(cost.memory)}"
 
 
 def open_model(name: str, say: Say) -> Model:

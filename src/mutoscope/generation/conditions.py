@@ -21,12 +21,14 @@ from mutoscope.video import fit, read_video, to_tensor
 class Condition:
     """Known latent frames: `latent_BCTHW` holds them where `mask_BT` is true, zeros elsewhere.
 
-    `reference_BCTHW` is for models that look at a picture without taking it as a frame; None for most.
+    `reference_BCTHW` is for models that look at a picture without taking it as a frame; None for most. The
+    model sees known frames at the noise level `sigma`, in [0, 1), and gives them back clean.
     """
 
     latent_BCTHW: Tensor
     mask_BT: Tensor
     reference_BCTHW: Tensor | None = None
+    sigma: float = 0.0
 
 
 def text(vae: VAE, grid: Grid) -> Condition:

@@ -35,6 +35,14 @@ class Sampled:
     stopped: int | None
 
 
+@dataclass(frozen=True)
+class Start:
+    """Clean latents from which sampling starts, noised to the level `sigma` in (0, 1]: SDEdit (Meng 2022)."""
+
+    latent_BCTHW: Tensor
+    sigma: float
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C while sampling; `partial` is the estimate of the clean latents after the last whole step."""
 
@@ -87,21 +95,24 @@ def sample(
     recipes: Sequence[Recipe],
     on_step: OnStep | None = None,
     condition: Condition | None = None,
+    start: Start | None = None,
+    frame0: int = 0,
 ) -> Sampled:
     """Latents of recipes that share shape and settings: grid, text, condition, noise, sampler.
 
-    `condition` None is what the recipes themselves say: their pictures. Raises Interrupted on Ctrl-C,
-    FloatingPointError when the model's output is not finite.
+    `condition` None is what the recipes themselves say: their pictures. `start` None is noise alone. `frame0`
+    is the place of the first latent frame in a longer clip. Raises Interrupted on Ctrl-C, FloatingPointError
+    when the model's output is not finite.
     """
     grid = grid_of(model, recipes[0])
     text = encode_text(model, recipes)
     if condition is None:
         condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
-    noise_BCTHW = address_noise(model, recipes, grid)
-    branches = Branches(model, text, condition, recipes[0].fps)
+    noise_BCTHW = address_noise(model, recipes, grid, frame0)
+    branches = Branches(model, text, condition, recipes[0].fps, noise_BCTHW)
     unknown_B1T11 = ~condition.mask_BT[:, None, :, None, None]
     denoise = guide(branches, Guidance(recipes[0].guidance), model.process, unknown_B1T11)
-    sampled = integrate(model, recipes[0], denoise, noise_BCTHW, on_step)
+    sampled = integrate(model, recipes[0], denoise, noise_BCTHW, on_step, start)
     if not sampled.latent_BCTHW.isfinite().all():
         raise FloatingPointError(f"{model.card.name} made values that are not numbers")
     return sampled
@@ -118,31 +129,40 @@ class Embedded:
 class Branches:
     """The model with its prompts and known frames, as guidance sees it: (latent, sigma, both) -> x0.
 
-    Known frames enter clean with timestep 0 and leave as they are. The conditional and the unconditional
-    branch are one call of twice the batch; the text's keys and values are computed once.
+    Known frames enter with as much of the noise, mostly none, as the condition says and with the timestep of
+    that level; they leave clean. The conditional and the unconditional branch are one call of twice the
+    batch; the text's keys and values are computed once.
     """
 
-    def __init__(self, model: Model, text: Embedded, condition: Condition, fps: float) -> None:
+    def __init__(
+        self, model: Model, text: Embedded, condition: Condition, fps: float, noise_BCTHW: Tensor
+    ) -> None:
         self.model, self.condition, self.fps = model, condition, fps
+        self.seen_BCTHW = condition.latent_BCTHW
+        if condition.sigma:
+            sigma = noise_BCTHW.new_tensor(condition.sigma)
+            self.seen_BCTHW = model.process.noised(condition.latent_BCTHW, noise_BCTHW, sigma)
         self.text = model.dit.cache_text(text.text_BLD, text.mask_BL)
         self.any_known = bool(condition.mask_BT.any())
 
     def __call__(self, latent_BCTHW: Tensor, sigma: Tensor, both: bool, /) -> Tensor:
         process, times = self.model.process, 2 if both else 1
         known_B1T11 = self.condition.mask_BT[:, None, :, None, None]
-        latent_BCTHW = torch.where(known_B1T11, self.condition.latent_BCTHW, latent_BCTHW)
+        latent_BCTHW = torch.where(known_B1T11, self.seen_BCTHW, latent_BCTHW)
         timestep = self._timestep(process.timestep(sigma))
         latent_BCTHW, known_B1T11 = _repeat(latent_BCTHW, times), _repeat(known_B1T11, times)
+        clean_BCTHW = _repeat(self.condition.latent_BCTHW, times)
         fps_B = latent_BCTHW.new_full((len(latent_BCTHW),), self.fps)
         prediction = self.model.dit(latent_BCTHW, _repeat(timestep, times), self.text, fps_B=fps_B)
         x0_BCTHW = process.to_x0(prediction, latent_BCTHW, sigma)
-        return torch.where(known_B1T11, latent_BCTHW, x0_BCTHW)
+        return torch.where(known_B1T11, clean_BCTHW, x0_BCTHW)
 
     def _timestep(self, timestep: Tensor) -> Tensor:
         """One per clip (the cheaper form), or one per latent frame when some are known."""
         mask_BT = self.condition.mask_BT
         if self.any_known:
-            return torch.where(mask_BT, torch.zeros_like(timestep), timestep)
+            known = self.model.process.timestep(timestep.new_tensor(self.condition.sigma))
+            return torch.where(mask_BT, known, timestep)
         return timestep.expand(len(mask_BT))
 
 
@@ -159,17 +179,27 @@ def encode_text(model: Model, recipes: Sequence[Recipe]) -> Embedded:
     return Embedded(*model.text(prompts))
 
 
-def address_noise(model: Model, recipes: Sequence[Recipe], grid: Grid) -> Tensor:
+def address_noise(model: Model, recipes: Sequence[Recipe], grid: Grid, frame0: int = 0) -> Tensor:
     """Standard normal noise, each value a function of its recipe's seed and its own place."""
     like = model.vae.latent_mean
     shape = (model.vae.latent_channels, grid.frames, grid.height, grid.width)
-    return torch.stack([addressed_noise(recipe.seed, *shape, device=like.device) for recipe in recipes])
+    return torch.stack(
+        [addressed_noise(recipe.seed, *shape, frame0=frame0, device=like.device) for recipe in recipes]
+    )
 
 
 def integrate(
-    model: Model, recipe: Recipe, denoise: Denoise, noise_BCTHW: Tensor, on_step: OnStep | None
+    model: Model,
+    recipe: Recipe,
+    denoise: Denoise,
+    noise_BCTHW: Tensor,
+    on_step: OnStep | None,
+    start: Start | None = None,
 ) -> Sampled:
-    """Run the recipe's sampler from noise to data, remembering the last estimate in case it is cut short."""
+    """Run the recipe's sampler from noise, or from `start` with noise added, to data.
+
+    The last estimate is remembered in case the run is cut short.
+    """
     last: StepInfo | None = None
     stopped: int | None = None
 
@@ -181,9 +211,13 @@ def integrate(
         return go_on
 
     tokens = noise_BCTHW[0, 0].numel() // math.prod(model.dit.config.patch)
-    sigmas = model.process.sigmas(recipe.steps, tokens).to(noise_BCTHW.device)
+    sigmas, latent_BCTHW = model.process.sigmas(recipe.steps, tokens).to(noise_BCTHW.device), noise_BCTHW
+    if start is not None:
+        level = sigmas[0].clamp(max=start.sigma)
+        sigmas = torch.cat([level[None], sigmas[sigmas < level]])
+        latent_BCTHW = model.process.noised(start.latent_BCTHW, noise_BCTHW, level.to(noise_BCTHW.dtype))
     try:
-        latent_BCTHW = SAMPLERS[recipe.sampler](denoise, noise_BCTHW, sigmas, model.process, watch)
+        latent_BCTHW = SAMPLERS[recipe.sampler](denoise, latent_BCTHW, sigmas, model.process, watch)
     except KeyboardInterrupt as interrupt:
         if last is None:
             raise

@@ -9,6 +9,7 @@ import torch
 from mutoscope.config import from_dict
 from mutoscope.diffusion.sampler import OnStep, StepInfo
 from mutoscope.errors import InputError
+from mutoscope.generation.continuations import carry_out
 from mutoscope.generation.generate import record, save
 from mutoscope.generation.request import Recipe, file_sha256
 from mutoscope.video import read_recipe, read_video
@@ -69,7 +70,10 @@ def remake(model: Model, made: Record, path: Path, on_step: OnStep | None = None
     threads = torch.get_num_threads()
     torch.set_num_threads(made.machine.threads)
     try:
-        save(model, made.recipe, path, watch)
+        if made.recipe.task is not None:
+            carry_out(model, made.recipe, watch).save(path)
+        else:
+            save(model, made.recipe, path, watch)
     finally:
         torch.set_num_threads(threads)
 

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mutoscope.errors import InputError
 from mutoscope.weights.card import Defaults
@@ -23,6 +24,9 @@ STEPS = (1, 1000)
 GUIDANCE = (0.0, 100.0)
 SEEDS = (0, 2**63 - 1)
 PROMPT_CHARACTERS = 20_000
+
+STRENGTHS = {"subtle": 0.3, "mild": 0.5, "strong": 0.75}
+HISTORY_NOISE = (0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,36 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What is done to a clip, or to two, by `generation.continuations`.
+
+    Clips are named by path and by the sha256 of the file. `backward` puts what an extension adds in front.
+    `strength` is the noise level, 0 to 1, from which an edit starts. `keep` are the seconds of the clip that a
+    recut keeps, from and to. `history_noise` is the noise level at which the model sees the known frames.
+    Raises InputError for values outside their range.
+    """
+
+    verb: Literal["extend", "interpolate", "blend", "loop", "edit", "recut"]
+    clip: str
+    clip_sha256: str
+    second: str | None = None
+    second_sha256: str | None = None
+    backward: bool = False
+    strength: float | None = None
+    keep: tuple[float, float] | None = None
+    history_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_real("strength", self.strength, (0.0, 1.0))
+        _check_real("history noise", self.history_noise, HISTORY_NOISE)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A request with nothing left open: together with the weights it determines every pixel of the clip.
 
     Images are named by path and by the sha256 of the file. `stopped` is the number of steps after which a
-    clip was stopped early, None for a finished one.
+    clip was stopped early, None for a finished one. `task` tells what it was made from, None for nothing.
     """
 
     prompt: str
@@ -95,6 +124,7 @@ class Recipe:
     last_image: str | None = None
     last_image_sha256: str | None = None
     stopped: int | None = None
+    task: Task | None = None
 
     @property
     def seconds(self) -> float:
@@ -196,6 +226,38 @@ def parse_size(text: str) -> tuple[int, int]:
     _check_whole("width", width, SIDES)
     _check_whole("height", height, SIDES)
     return width, height
+
+
+def join(verb: Literal["interpolate", "blend"], first: Path, second: Path) -> Task:
+    """The task of joining two clips. Raises InputError when one cannot be read."""
+    return Task(verb, str(first), file_sha256(first), str(second), file_sha256(second))
+
+
+def parse_strength(text: str) -> float:
+    """A strength from 0 to 1, or one of the names in STRENGTHS. Raises InputError for anything else."""
+    if text.lower() in STRENGTHS:
+        return STRENGTHS[text.lower()]
+    try:
+        strength = float(text)
+    except ValueError as error:
+        names = ", ".join(STRENGTHS)
+        raise InputError(f"The strength {text!r} is neither a number from 0 to 1 nor {names}.") from error
+    _check_real("strength", strength, (0.0, 1.0))
+    return strength
+
+
+def parse_keep(text: str) -> tuple[float, float]:
+    """From and to, in seconds, from "1.0-2.5". Raises InputError unless 0 <= from < to."""
+    start, _, stop = text.partition("-")
+    try:
+        keep = float(start), float(stop)
+    except ValueError as error:
+        raise InputError(
+            f"The part {text!r} is not FROM-TO in seconds; write for example 1.0-2.5."
+        ) from error
+    if not 0 <= keep[0] < keep[1] < math.inf:
+        raise InputError(f"The part {text!r} is empty; it runs from one second to a later one, as 1.0-2.5.")
+    return keep
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:
