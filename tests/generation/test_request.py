@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutoscope.errors import InputError
@@ -61,6 +61,7 @@ def test_sizes_that_are_none(text: str) -> None:
         parse_size(text)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(16, 8192), st.integers(16, 8192))
 def test_sizes_are_read(width: int, height: int) -> None:
     assert parse_size(f"{width}x{height}") == (width, height)
@@ -74,6 +75,7 @@ def test_gaps_are_filled_from_the_defaults_and_a_seed_is_drawn() -> None:
     assert fill(Request("a star", width=48, seed=7), defaults).width == 48
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.floats(0.01, 100), st.floats(1, 60))
 def test_seconds_become_the_nearest_number_of_frames(seconds: float, fps: float) -> None:
     frames = fill(Request(seconds=seconds, fps=fps), Defaults()).frames
@@ -86,6 +88,7 @@ def test_too_many_seconds_are_refused() -> None:
         fill(Request(seconds=1e9), Defaults())
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(1, 300), st.integers(16, 500), st.integers(16, 500), st.integers(1, 2))
 def test_the_grid_is_the_smallest_that_covers_the_clip(
     frames: int, height: int, width: int, patch: int
