@@ -11,7 +11,7 @@ from mutoscope.data.latents import KINDS, read_captions
 from mutoscope.data.world_clips import write_clips
 from mutoscope.errors import InputError
 from mutoscope.video import read_video
-from mutoscope.world.scene import View
+from mutoscope.world.scene import EVERYTHING, View
 
 VIEW = View(64, 48, 9, 8.0)
 
@@ -42,3 +42,10 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="Cannot make the folder"):
         write_clips(tmp_path / "file" / "clips", [1], VIEW)
+
+
+def test_everything_that_the_world_can_do_is_told_on_disk(tmp_path: Path) -> None:
+    write_clips(tmp_path, range(40), View(32, 32, 17), mix=EVERYTHING)
+    truths = [json.loads(path.read_text())["truth"] for path in tmp_path.glob("*.json")]
+    assert any(told["shots"] for told in truths)
+    assert any(thing["events"] for told in truths for thing in told["things"])
