@@ -21,7 +21,7 @@ from torch import Tensor
 from mutoscope.errors import InputError
 from mutoscope.evaluation.quality import bootstrap_interval, psnr
 from mutoscope.evaluation.report import Answer, write_report
-from mutoscope.evaluation.truth import judge, observe
+from mutoscope.evaluation.truth import JUDGED, judge, observe
 from mutoscope.generation.generate import generate_many
 from mutoscope.generation.request import Request
 from mutoscope.models.vae import VAE
@@ -203,8 +203,8 @@ def prompt_of(scene: Scene, view: View, exam: Exam, index: int) -> str:
 
 
 def stated(prompt: str) -> tuple[Fact, ...]:
-    """The facts that a prompt states, and that nothing else is there."""
-    told = [fact for fact in parse(prompt)[0] if fact.kind != "count"]
+    """The facts that a prompt states and that the oracle can judge, and that nothing else is there."""
+    told = [fact for fact in parse(prompt)[0] if fact.kind != "count" and fact.kind in JUDGED]
     subjects = {fact.subject for fact in told if fact.subject is not None}
     return (*told, Fact("count", None, str(len(subjects))))
 

@@ -1,17 +1,23 @@
 """Patches over time: which patch of one frame is which of the next, and what the whole path says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from mutoscope.evaluation.segments import Patch
 
+Floats = npt.NDArray[np.float64]
+
 REACH = 0.30  # an object is looked for this far from where its velocity puts it, stage units
 STRANGER = 0.20  # added distance of a patch of another colour
-PATIENCE = 3  # frames that an object may be missing before its track ends
-PARTLY = 0.7  # share of its usual area that an object shows when it comes in or leaves
-JUMP = 0.085  # a step that differs this much from the usual one is a jump, stage units
+PATIENCE = 8  # frames that an object may be missing before its track ends
+MEMORY = 3  # frames over which a velocity is taken
+PARTLY = 0.7  # share of its usual area that an object shows when it comes in, leaves or hides
+WHOLE = 0.86  # share of its usual area from which all of it is seen
+JUMP = 0.085  # a step that differs this much from those around it is a jump, stage units
 MISSING = 0.15  # share of frames in which an object may be missing
 
 
@@ -21,14 +27,46 @@ class Track:
 
     patches: tuple[Patch, ...]
 
-    @property
+    @cached_property
     def frames(self) -> npt.NDArray[np.int64]:
         return np.array([patch.frame for patch in self.patches])
 
-    @property
-    def places(self) -> npt.NDArray[np.float64]:
+    @cached_property
+    def places(self) -> Floats:
         """(patches, 2) as x, y in stage units."""
         return np.array([(patch.x, patch.y) for patch in self.patches])
+
+    @cached_property
+    def areas(self) -> Floats:
+        return np.array([patch.area for patch in self.patches])
+
+    @cached_property
+    def usual_area(self) -> float:
+        """The median area of the patches that the border does not cut."""
+        inside = [patch.area for patch in self.patches if not patch.cut]
+        return float(np.median(inside or self.areas))
+
+    @cached_property
+    def clear(self) -> npt.NDArray[np.bool_]:
+        """(patches,) whether all of the object is seen, and nothing else with it."""
+        inside = np.array([not patch.cut for patch in self.patches])
+        same = (self.areas > WHOLE * self.usual_area) & (self.areas < self.usual_area / WHOLE)
+        chosen = inside & same
+        return chosen if chosen.any() else np.ones(len(self.patches), bool)
+
+    @cached_property
+    def came(self) -> bool:
+        """Whether it comes in across the border during the clip."""
+        return self.patches[0].cut and self.areas[0] < PARTLY * self.usual_area
+
+    @cached_property
+    def left(self) -> bool:
+        """Whether it leaves across the border during the clip."""
+        return self.patches[-1].cut and self.areas[-1] < PARTLY * self.usual_area
+
+    def place_at(self, frames: npt.NDArray[np.int64]) -> Floats:
+        """Places at any frames, (frames, 2): straight between those seen, the nearest one beyond."""
+        return np.stack([np.interp(frames, self.frames, axis) for axis in self.places.T], -1)
 
 
 def link(patches: list[list[Patch]]) -> list[Track]:
@@ -54,44 +92,52 @@ def link(patches: list[list[Patch]]) -> list[Track]:
 
 
 def _cost(track: list[Patch], patch: Patch) -> float:
-    last = track[-1]
-    gap = patch.frame - last.frame
-    vx = vy = 0.0
-    if len(track) > 1:
-        before = track[-2]
-        between = last.frame - before.frame
-        vx, vy = (last.x - before.x) / between, (last.y - before.y) / between
-    distance = float(np.hypot(patch.x - last.x - vx * gap, patch.y - last.y - vy * gap))
-    return distance + STRANGER * (patch.paint != last.paint)
+    last, before = track[-1], track[max(0, len(track) - 1 - MEMORY)]
+    gap, between = patch.frame - last.frame, max(1, last.frame - before.frame)
+    dx = patch.x - last.x - (last.x - before.x) * gap / between
+    dy = patch.y - last.y - (last.y - before.y) * gap / between
+    return float(np.hypot(dx, dy)) + STRANGER * (patch.paint != last.paint)
 
 
-def is_whole(track: Track, frames: int) -> bool:
+def is_whole(track: Track, others: Sequence[Track], frames: int) -> bool:
     """Whether the object is there throughout, without jumps.
 
-    It may come in or leave across the border of the frame, which then cuts off a good part of it.
+    It may come in or leave across the border of the frame, and it may pass behind another object.
     """
-    times, places = track.frames, track.places
-    usual = float(np.median([patch.area for patch in track.patches]))
-    came, left = (
-        patch.cut and patch.area < PARTLY * usual for patch in (track.patches[0], track.patches[-1])
-    )
-    first = int(times[0]) if came else 0
-    last = int(times[-1]) if left else frames - 1
-    expected = last - first + 1
-    if expected - len(times) > MISSING * expected:
+    first = int(track.frames[0]) if track.came else 0
+    last = int(track.frames[-1]) if track.left else frames - 1
+    missing = np.setdiff1d(np.arange(first, last + 1), track.frames)
+    hidden = np.zeros(len(missing), bool)
+    for other in others:
+        gap = np.linalg.norm(track.place_at(missing) - other.place_at(missing), axis=1)
+        hidden |= gap < 0.6 * np.sqrt(other.usual_area) + 0.1
+    if (~hidden).sum() > MISSING * (last - first + 1):
         return False
-    if len(times) < 3:
-        return True
-    steps = np.diff(places, axis=0) / np.diff(times)[:, None]
-    odd = np.linalg.norm(steps - np.median(steps, axis=0), axis=1) * np.diff(times)
-    return bool(odd.max() <= JUMP)
+    return not _jumps(track)
 
 
-def travel(track: Track, frames: int) -> tuple[float, float]:
-    """How far the straight line fitted to the path goes in `frames` frames, stage units (x, y)."""
-    times, places = track.frames.astype(np.float64), track.places
-    if len(times) < 2:
-        return 0.0, 0.0
-    centred = times - times.mean()
-    slope = (centred[:, None] * places).sum(0) / (centred**2).sum() * (frames - 1)
-    return float(slope[0]), float(slope[1])
+def _jumps(track: Track) -> bool:
+    """Whether some step of the path lies far from between the steps before and after it.
+
+    A bounce or a push turns a path within one step, which then lies between its neighbours; a jump does not. At
+    the ends of the path the step may also be the mirror image of its only neighbour.
+    """
+    times, places = track.frames[track.clear], track.places[track.clear]
+    if len(times) < 4:
+        return False
+    gaps = np.diff(times)[:, None]
+    steps = np.diff(places, axis=0) / gaps
+    before = np.concatenate([-steps[1:2], steps[:-1]])
+    after = np.concatenate([steps[1:], -steps[-2:-1]])
+    ends = np.zeros_like(steps)
+    ends[0], ends[-1] = steps[1], steps[-2]
+    low = np.minimum(np.minimum(before, after), ends)
+    high = np.maximum(np.maximum(before, after), ends)
+    outside = np.maximum(np.maximum(low - steps, steps - high), 0) * gaps
+    return bool(np.linalg.norm(outside, axis=1).max() > JUMP)
+
+
+def travel(track: Track) -> tuple[float, float]:
+    """How far the object goes from where it is first seen to where it is last seen, stage units (x, y)."""
+    dx, dy = track.places[-1] - track.places[0]
+    return float(dx), float(dy)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mutoscope.errors import InputError
-from mutoscope.evaluation.segments import Patch, segment
+from mutoscope.evaluation.events import goes_behind, happened, material
+from mutoscope.evaluation.segments import segment
 from mutoscope.evaluation.silhouettes import shape_area, shape_scores
 from mutoscope.evaluation.tracks import Track, is_whole, link, travel
 from mutoscope.world.facts import Fact
@@ -38,6 +39,7 @@ class Seen:
     size: str
     diameter: float
     direction: str | None  # None: of one frame, or slanted
+    material: str | None  # None: it does not fall and land
     whole: bool
     track: Track
 
@@ -70,7 +72,11 @@ def observe(frames_THWC: npt.NDArray[np.uint8], fps: float) -> Observation:
     frames, height, width = frames_THWC.shape[:3]
     background, misfit, patches = segment(frames_THWC)
     tracks = [track for track in link(patches) if len(track.patches) >= SHORT * frames][:MOST_OBJECTS]
-    seen = tuple(_look(track, frames, min(height, width)) for track in tracks)
+    unit = min(height, width)
+    seen = tuple(
+        _look(track, [other for other in tracks if other is not track], (frames, unit, fps))
+        for track in tracks
+    )
     counts = tuple(len(found) for found in patches)
     return Observation(background if misfit < MISFIT else None, misfit, seen, counts)
 
@@ -94,9 +100,10 @@ def _weight(verdict: Mapping[Fact, bool]) -> int:
     return sum(holds * (2 if fact.kind == "colour" else 1) for fact, holds in verdict.items())
 
 
-def _look(track: Track, frames: int, unit: int) -> Seen:
-    clear = [patch for patch in track.patches if not patch.cut] or list(track.patches)
-    clear = _typical(clear)
+def _look(track: Track, others: Sequence[Track], about: tuple[int, int, float]) -> Seen:
+    """What one track shows. about: frames of the clip, pixels per stage unit, frames per second."""
+    frames, unit, fps = about
+    clear = [patch for patch, chosen in zip(track.patches, track.clear, strict=True) if chosen]
     votes = np.bincount([patch.paint for patch in clear], minlength=len(COLOURS))
     shape = SHAPES[int(shape_scores(clear, unit).argmax())]
     diameter = math.sqrt(float(np.median([patch.area for patch in clear])) / shape_area(shape))
@@ -107,24 +114,18 @@ def _look(track: Track, frames: int, unit: int) -> Seen:
         size,
         diameter,
         _direction(track, frames),
-        is_whole(track, frames),
+        material(track, fps),
+        is_whole(track, others, frames),
         track,
     )
-
-
-def _typical(patches: list[Patch]) -> list[Patch]:
-    """The patches of usual area: an object that touches another or hides behind it is not itself."""
-    areas = np.array([patch.area for patch in patches])
-    usual = np.abs(np.log(areas / np.median(areas))) < 0.15
-    return [patch for patch, keep in zip(patches, usual, strict=True) if keep]
 
 
 def _direction(track: Track, frames: int) -> str | None:
     if frames < 2 or len(track.patches) < 2:
         return None
-    dx, dy = travel(track, frames)
+    dx, dy = travel(track)
     if math.hypot(dx, dy) < STILL_BELOW:
-        return "still"
+        return "still" if np.ptp(track.places[track.clear], axis=0).max() < 2 * STILL_BELOW else None
     angle = math.atan2(dy, dx)
     for name, axis in (("right", 0.0), ("up", math.pi / 2), ("left", math.pi), ("down", -math.pi / 2)):
         if abs(math.remainder(angle - axis, 2 * math.pi)) <= SLANT:
@@ -146,6 +147,12 @@ def _holds(fact: Fact, cast: dict[int, Seen | None]) -> bool:
             return seen.size == fact.value
         case "direction":
             return seen.direction == fact.value
+        case "material":
+            return seen.material == fact.value
+        case "event":
+            name, _, index = fact.value.partition(" ")
+            met = cast.get(int(index)) if name == "collide" else None
+            return happened(fact.value, seen.track, seen.diameter / 2, met and (met.track, met.diameter / 2))
         case "relation":
             relation, _, index = fact.value.rpartition(" ")
             other = cast.get(int(index))
@@ -154,6 +161,9 @@ def _holds(fact: Fact, cast: dict[int, Seen | None]) -> bool:
 
 
 def _related(one: Seen, relation: str, other: Seen) -> bool:
+    if relation in ("behind", "in front of"):
+        far, near = (one, other) if relation == "behind" else (other, one)
+        return goes_behind(far.track, near.track, (far.diameter / 2, near.diameter / 2))
     places = {patch.frame: (patch.x, patch.y) for patch in other.track.patches}
     gaps = [
         (patch.x - places[patch.frame][0], patch.y - places[patch.frame][1])
@@ -175,9 +185,10 @@ def _holds_at_all(fact: Fact, seen: Observation) -> bool:
         case "background":
             return seen.background == fact.value
         case "count":
-            share = np.mean(np.array(seen.counts) == int(fact.value))
-            return bool(share >= USUALLY) and len(seen.objects) == int(fact.value)
+            number = int(fact.value)
+            not_more = np.mean(np.array(seen.counts) <= number)
+            return len(seen.objects) == number and bool(not_more >= USUALLY)
     raise InputError(f"The oracle cannot judge {fact.kind!r}; it judges {', '.join(JUDGED)}.")
 
 
-JUDGED = ("colour", "shape", "size", "direction", "relation", "count", "background")
+JUDGED = ("colour", "shape", "size", "direction", "material", "event", "relation", "count", "background")
