@@ -8,6 +8,7 @@ matched, or reported as missing, unexpected or of a wrong shape.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,6 +221,13 @@ def dit_config(shapes: Mapping[str, Shape], form: Form, heads: int | None = None
     wave = expected(shapes, f"{outer['time_in']}.weight", 2)
     text = expected(shapes, f"{outer['text.up']}.weight", 2)
     mlp = expected(shapes, f"{form.prefix}blocks.0.{up}.weight", 2)
+    head = expected(shapes, f"{outer['head']}.weight", 2)
+    channels, given = embed[1], head[0] // math.prod(embed[2:])
+    if channels > given:
+        raise InputError(
+            f"These weights take {channels} channels and give {given}, as Wan's image-to-video variants do, which "
+            "are not read yet; give a T2V or TI2V model."
+        )
     start = f"{form.prefix}blocks."
     depth = len({key.removeprefix(start).split(".")[0] for key in shapes if key.startswith(start)})
     return replace(
@@ -229,7 +237,7 @@ def dit_config(shapes: Mapping[str, Shape], form: Form, heads: int | None = None
         heads=heads or max(1, embed[0] // HEAD_WIDTH),
         mlp_width=mlp[0],
         text_width=text[1],
-        channels=embed[1],
+        channels=channels,
         patch=(embed[2], embed[3], embed[4]),
         frequency_width=wave[1],
     )
