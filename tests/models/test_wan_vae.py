@@ -86,6 +86,18 @@ def test_equals_diffusers_whole_and_streamed(name: str) -> None:
         assert_near(torch.cat(list(vae.decode_stream(torch.split(latent, cuts, dim=2))), dim=2), expected)
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_full_first_vae_equals_diffusers() -> None:
+    config = WAN_VAE_PRESETS["wan2.1-vae"]
+    reference = theirs(config)
+    vae, (mean, std) = ours(config, reference), statistics(config)
+    video = torch.rand(1, 3, 5, 16, 24) * 2 - 1
+    assert_near(vae.encode(video), (reference.encode(video).latent_dist.mode() - mean) / std)
+    latent = torch.randn(1, 16, 2, 2, 3)
+    assert_near(vae.decode(latent), reference.decode(latent * std + mean).sample)
+
+
 @torch.no_grad()
 def test_a_picture_is_a_clip_of_one_frame() -> None:
     vae = WanVAE(SMALL).eval()
