@@ -165,9 +165,8 @@ class Double(nn.Module):
     def forward(self, hidden_BCTHW: Tensor, cache: Cache) -> Tensor:
         if self.time is not None:
             hidden_BCTHW = self.doubled_frames(self.time, hidden_BCTHW, cache)
-        large_FCHW = functional.interpolate(frames_folded(hidden_BCTHW), scale_factor=2.0, mode="nearest")
-        out_FCHW: Tensor = self.space(large_FCHW)
-        return rearrange(out_FCHW, "(b t) c h w -> b c t h w", t=hidden_BCTHW.shape[2])
+        large_FCHW = doubled_convolution(frames_folded(hidden_BCTHW), self.space)
+        return rearrange(large_FCHW, "(b t) c h w -> b c t h w", t=hidden_BCTHW.shape[2])
 
     @staticmethod
     def doubled_frames(time: CausalConv3d, hidden_BCTHW: Tensor, cache: Cache) -> Tensor:
@@ -180,6 +179,28 @@ class Double(nn.Module):
             pairs_BCTHW = time(hidden_BCTHW, cache)
             parts.append(rearrange(pairs_BCTHW, "b (p c) t h w -> b c (t p) h w", p=2))
         return torch.cat(parts, dim=2)
+
+
+def doubled_convolution(frames_FCHW: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """Each pixel repeated 2 x 2, then the 3 x 3 convolution, without making the large frames.
+
+    Pixels of one place in the 2 x 2 see only 2 x 2 different ones, through sums of weights: four small
+    convolutions (run as one) with 4/9 of the multiplications.
+    """
+    top, middle, bottom = convolution.weight.unbind(2)
+    rows = [torch.stack(pair, 2) for pair in ((top, middle + bottom), (top + middle, bottom))]
+    weights = []
+    for row_OI2K in rows:
+        left, middle, right = row_OI2K.unbind(3)
+        weights += [torch.stack(pair, 3) for pair in ((left, middle + right), (left + middle, right))]
+    bias = None if convolution.bias is None else convolution.bias.repeat(4)
+    places_FCHW = functional.conv2d(frames_FCHW, torch.cat(weights), bias, padding=1)
+    height, width = frames_FCHW.shape[2:]
+    shifted = [
+        place_FCHW[:, :, y : y + height, x : x + width]
+        for place_FCHW, (y, x) in zip(places_FCHW.chunk(4, 1), ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True)
+    ]
+    return rearrange(torch.stack(shifted), "(q r) f c h w -> f c (h q) (w r)", q=2)
 
 
 class DownStage(nn.Module):
