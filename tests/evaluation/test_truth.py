@@ -196,3 +196,34 @@ def test_facts_hold_at_every_size(side: int) -> None:
         (clip,) = clips_of([scene], view)
         verdicts += check(clip, view.fps, told(scene, view)).values()
     assert np.mean(verdicts) >= 0.98
+
+
+@pytest.mark.parametrize("play", ["drop", "throw", "collide", "behind", "front", "enter", "leave"])
+def test_what_happens_on_stage_is_seen(play: str) -> None:
+    scenes = scenes_of(12, SceneMix(plays={play: 1.0}))
+    verdicts = [
+        holds
+        for scene, clip in zip(scenes, clips_of(scenes), strict=True)
+        for holds in check(clip, 8.0, told(scene)).values()
+    ]
+    assert np.mean(verdicts) >= 0.98
+
+
+def test_another_material_and_the_wrong_one_in_front_are_rejected() -> None:
+    falling = scenes_of(12, SceneMix(plays={"drop": 1.0}))
+    for scene, clip in zip(falling, clips_of(falling), strict=True):
+        for fact in told(scene):
+            if fact.kind == "material":
+                other = {"rubber": "wood", "wood": "clay", "clay": "rubber"}[fact.value]
+                asked = tuple(replace(f, value=other) if f == fact else f for f in told(scene))
+                assert not all(check(clip, 8.0, asked).values())
+    passing = scenes_of(12, SceneMix(plays={"behind": 1.0}))
+    for scene, clip in zip(passing, clips_of(passing), strict=True):
+        turned = scenes_turned(scene)
+        assert not all(check(clip, 8.0, told(turned)).values())
+
+
+def scenes_turned(scene: Scene) -> Scene:
+    """The same bodies in the opposite painter's order."""
+    shot = scene.shots[0]
+    return replace(scene, shots=(replace(shot, bodies=shot.bodies[::-1]),))

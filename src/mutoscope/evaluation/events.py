@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mutoscope.evaluation.tracks import PARTLY, Floats, Track
+from mutoscope.evaluation.tracks import Floats, Track
 from mutoscope.world.physics import GRAVITY, RESTITUTION
 
 RISE = 0.02  # height of the lowest bounce that is seen, stage units
@@ -13,6 +13,7 @@ FALL = 0.10  # and of the fall before it
 TOUCHING = 1.35  # distance of centres, in sums of radii, at which two objects may have met
 TURN = 0.35  # change of velocity at a meeting, as a share of the speed at which they met
 OVERLAP = 0.85  # distance of centres, in sums of radii, below which one must hide part of the other
+HIDES = 0.4  # of the smaller one's area
 
 
 def bounces(track: Track) -> bool:
@@ -22,23 +23,22 @@ def bounces(track: Track) -> bool:
     return bool(y[: low + 1].max() - y[low] >= FALL and y[low:].max() - y[low] >= RISE)
 
 
-def material(track: Track, fps: float) -> str | None:
+def material(track: Track, fps: float, rest: float) -> str | None:
     """The material whose restitution fits the first bounce; None for an object that does not fall and land.
 
-    The height of the fall gives the speed of landing (energy) and its moment; the places after that, a flight
-    under gravity from the ground, give the speed of leaving.
+    rest: the height at which the object lies on the ground. The height of the fall gives the speed of landing
+    (energy) and its moment; the places after that, a flight under gravity from the ground, the speed of leaving.
     """
     seconds, y = track.frames / fps, track.places[:, 1]
-    low = _landing(y)
-    height = y[0] - y[low:].min()
-    if height < FALL or track.frames[0] != 0:
+    height = y[0] - rest
+    if height < FALL or y.min() > rest + FALL or track.frames[0] != 0:
         return None
     landing = math.sqrt(2 * height / GRAVITY)
     after = seconds - landing
     flight = (after > 0.04) & (after < 0.36)
     if not flight.any():
         return None
-    leaving = (y[flight] - y[low:].min() + 0.5 * GRAVITY * after[flight] ** 2) / after[flight]
+    leaving = (y[flight] - rest + 0.5 * GRAVITY * after[flight] ** 2) / after[flight]
     restitution = float(np.median(leaving)) / (GRAVITY * landing)
     return min(RESTITUTION, key=lambda name: abs(RESTITUTION[name] - restitution))
 
@@ -84,13 +84,14 @@ def goes_behind(one: Track, other: Track, radii: tuple[float, float]) -> bool:
     over = frames[gap < OVERLAP * sum(radii)]
     if len(over) == 0:
         return False
-    return _shown(one, over) < PARTLY and _shown(other, over) > _shown(one, over) + 0.1
+    lost, kept = _hidden(one, over), _hidden(other, over)
+    return lost > HIDES * min(one.usual_area, other.usual_area) and kept < lost / 2
 
 
-def _shown(track: Track, frames: Sequence[int] | np.ndarray) -> float:
-    """The smallest share of its usual area that an object shows in some frames."""
+def _hidden(track: Track, frames: Sequence[int] | np.ndarray) -> float:
+    """The largest part of its usual area that an object hides in some frames, square stage units."""
     areas = dict(zip(track.frames.tolist(), track.areas.tolist(), strict=True))
-    return min(areas.get(int(frame), 0.0) for frame in frames) / track.usual_area
+    return track.usual_area - float(min(areas.get(int(frame), 0.0) for frame in frames))
 
 
 def happened(event: str, track: Track, radius: float, other: tuple[Track, float] | None) -> bool:

@@ -26,8 +26,8 @@ FOREIGN = 12.0  # CIELAB distance from the stage at which a pixel belongs to an 
 NOISE = 3.0  # CIELAB distance that means nothing
 SMALLEST = 0.06  # side of the smallest patch kept, in stage units
 LARGEST = 0.3  # area of the largest patch kept, in square stage units
-SECOND = 0.06  # share of a patch's inner pixels that a second paint needs to be a second object
-CORE = 0.04  # and the side of a square of that many pixels, in stage units
+SECOND = 0.04  # share of a patch's inner pixels that a second paint needs to be a second object
+CORE = 0.03  # and the side of a square of that many pixels, in stage units
 SKY_FROM = 0.62  # above this height the stage shows sky only
 SKY, HILLS, BOARDS, ANY = range(4)
 

@@ -13,11 +13,14 @@ Floats = npt.NDArray[np.float64]
 
 REACH = 0.30  # an object is looked for this far from where its velocity puts it, stage units
 STRANGER = 0.20  # added distance of a patch of another colour
-PATIENCE = 8  # frames that an object may be missing before its track ends
+SPECK = 0.010  # area below which nothing is an object, square stage units
+PATIENCE = 12  # frames that an object may be missing before its track ends
 MEMORY = 3  # frames over which a velocity is taken
 PARTLY = 0.7  # share of its usual area that an object shows when it comes in, leaves or hides
 WHOLE = 0.86  # share of its usual area from which all of it is seen
 JUMP = 0.085  # a step that differs this much from those around it is a jump, stage units
+RESTLESS = 0.4  # share of steps that turn, above which a path is no motion
+DRIFT = 0.012  # added to that for every frame in which the object is not seen
 MISSING = 0.15  # share of frames in which an object may be missing
 
 
@@ -42,9 +45,9 @@ class Track:
 
     @cached_property
     def usual_area(self) -> float:
-        """The median area of the patches that the border does not cut."""
+        """The area of the patches that the border does not cut, most of which may be partly hidden."""
         inside = [patch.area for patch in self.patches if not patch.cut]
-        return float(np.median(inside or self.areas))
+        return float(np.quantile(inside or self.areas, 0.75))
 
     @cached_property
     def clear(self) -> npt.NDArray[np.bool_]:
@@ -70,7 +73,10 @@ class Track:
 
 
 def link(patches: list[list[Patch]]) -> list[Track]:
-    """Greedy linking, the nearest pair first, by place (with constant velocity) and colour; longest track first."""
+    """Greedy linking, the nearest pair first, by place (with constant velocity) and colour; longest track first.
+
+    Tracks of specks, smaller than half of any object, are left out.
+    """
     growing: list[list[Patch]] = []
     for frame, found in enumerate(patches):
         alive = [track for track in growing if frame - track[-1].frame <= PATIENCE + 1]
@@ -88,7 +94,8 @@ def link(patches: list[list[Patch]]) -> list[Track]:
                 fed.add(i)
                 taken.add(j)
         growing += [[patch] for j, patch in enumerate(found) if j not in taken]
-    return [Track(tuple(track)) for track in sorted(growing, key=len, reverse=True)]
+    tracks = [Track(tuple(track)) for track in sorted(growing, key=len, reverse=True)]
+    return [track for track in tracks if track.usual_area >= SPECK]
 
 
 def _cost(track: list[Patch], patch: Patch) -> float:
@@ -107,34 +114,42 @@ def is_whole(track: Track, others: Sequence[Track], frames: int) -> bool:
     first = int(track.frames[0]) if track.came else 0
     last = int(track.frames[-1]) if track.left else frames - 1
     missing = np.setdiff1d(np.arange(first, last + 1), track.frames)
+    between = (missing > track.frames[0]) & (missing < track.frames[-1])
     hidden = np.zeros(len(missing), bool)
     for other in others:
         gap = np.linalg.norm(track.place_at(missing) - other.place_at(missing), axis=1)
-        hidden |= gap < 0.6 * np.sqrt(other.usual_area) + 0.1
+        hidden |= between & (gap < 0.6 * np.sqrt(other.usual_area) + 0.8 * np.sqrt(track.usual_area / np.pi))
     if (~hidden).sum() > MISSING * (last - first + 1):
         return False
     return not _jumps(track)
 
 
 def _jumps(track: Track) -> bool:
-    """Whether some step of the path lies far from between the steps before and after it.
+    """Whether some step of the path lies far from between the steps before and after it, or most steps turn.
 
     A bounce or a push turns a path within one step, which then lies between its neighbours; a jump does not. At
-    the ends of the path the step may also be the mirror image of its only neighbour.
+    the ends of the path the step may also be the mirror image of its only neighbour. The centre of an object that
+    is partly hidden may lie off by as much as is hidden.
     """
-    times, places = track.frames[track.clear], track.places[track.clear]
-    if len(times) < 4:
+    if len(track.frames) < 4:
         return False
-    gaps = np.diff(times)[:, None]
-    steps = np.diff(places, axis=0) / gaps
+    gaps = np.diff(track.frames)[:, None]
+    steps = np.diff(track.places, axis=0) / gaps
     before = np.concatenate([-steps[1:2], steps[:-1]])
     after = np.concatenate([steps[1:], -steps[-2:-1]])
     ends = np.zeros_like(steps)
     ends[0], ends[-1] = steps[1], steps[-2]
     low = np.minimum(np.minimum(before, after), ends)
     high = np.maximum(np.maximum(before, after), ends)
-    outside = np.maximum(np.maximum(low - steps, steps - high), 0) * gaps
-    return bool(np.linalg.norm(outside, axis=1).max() > JUMP)
+    seen = gaps[:, 0] == 1
+    if seen.any():  # through a gap an object may go on as at any time it is seen
+        low = np.where(gaps > 1, steps[seen].min(0), low)
+        high = np.where(gaps > 1, steps[seen].max(0), high)
+    outside = np.linalg.norm(np.maximum(np.maximum(low - steps, steps - high), 0) * gaps, axis=1)
+    odd = np.abs(1 - track.areas / track.usual_area).clip(0, 1) * np.sqrt(track.usual_area / np.pi)
+    allowed = JUMP + DRIFT * (gaps[:, 0] - 1) + odd[1:] + odd[:-1]
+    turns = np.linalg.norm(np.diff(steps, axis=0), axis=1) > JUMP
+    return bool((outside > allowed).any() or turns.mean() > RESTLESS)
 
 
 def travel(track: Track) -> tuple[float, float]:

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from mutoscope.errors import InputError
 from mutoscope.evaluation.events import goes_behind, happened, material
 from mutoscope.evaluation.segments import segment
-from mutoscope.evaluation.silhouettes import shape_area, shape_scores
+from mutoscope.evaluation.silhouettes import centre_height, shape_area, shape_scores
 from mutoscope.evaluation.tracks import Track, is_whole, link, travel
 from mutoscope.world.facts import Fact
-from mutoscope.world.scene import COLOURS, SHAPES, SIZES
+from mutoscope.world.scene import COLOURS, EXTENTS, GROUND, SHAPES, SIZES
 
 MOST_OBJECTS = 6  # looked at: the longest tracks
 SHORT = 0.25  # share of the frames that makes a track an object
@@ -51,7 +51,7 @@ class Observation:
     background: str | None
     misfit: float
     objects: tuple[Seen, ...]
-    counts: tuple[int, ...]  # patches in each frame
+    counts: tuple[int, ...]  # objects in each frame
 
 
 def check(frames_THWC: npt.NDArray[np.uint8], fps: float, facts: Sequence[Fact]) -> dict[Fact, bool]:
@@ -71,13 +71,16 @@ def observe(frames_THWC: npt.NDArray[np.uint8], fps: float) -> Observation:
         )
     frames, height, width = frames_THWC.shape[:3]
     background, misfit, patches = segment(frames_THWC)
-    tracks = [track for track in link(patches) if len(track.patches) >= SHORT * frames][:MOST_OBJECTS]
+    linked = link(patches)
+    tracks = [track for track in linked if len(track.patches) >= SHORT * frames][:MOST_OBJECTS]
     unit = min(height, width)
     seen = tuple(
         _look(track, [other for other in tracks if other is not track], (frames, unit, fps))
         for track in tracks
     )
-    counts = tuple(len(found) for found in patches)
+    counts = tuple(
+        np.bincount([frame for track in linked for frame in track.frames], minlength=frames).tolist()
+    )
     return Observation(background if misfit < MISFIT else None, misfit, seen, counts)
 
 
@@ -114,7 +117,7 @@ def _look(track: Track, others: Sequence[Track], about: tuple[int, int, float]) 
         size,
         diameter,
         _direction(track, frames),
-        material(track, fps),
+        material(track, fps, GROUND + (EXTENTS[shape][1] + centre_height(shape)) * diameter),
         is_whole(track, others, frames),
         track,
     )
@@ -152,7 +155,8 @@ def _holds(fact: Fact, cast: dict[int, Seen | None]) -> bool:
         case "event":
             name, _, index = fact.value.partition(" ")
             met = cast.get(int(index)) if name == "collide" else None
-            return happened(fact.value, seen.track, seen.diameter / 2, met and (met.track, met.diameter / 2))
+            other_one = (met.track, met.diameter / 2) if met else None
+            return happened(fact.value, seen.track, seen.diameter / 2, other_one)
         case "relation":
             relation, _, index = fact.value.rpartition(" ")
             other = cast.get(int(index))
