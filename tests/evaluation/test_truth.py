@@ -227,3 +227,16 @@ def scenes_turned(scene: Scene) -> Scene:
     """The same bodies in the opposite painter's order."""
     shot = scene.shots[0]
     return replace(scene, shots=(replace(shot, bodies=shot.bodies[::-1]),))
+
+
+@pytest.mark.parametrize(("style", "floor"), [("neon", 0.98), ("outline", 0.9)])
+def test_styles_are_told_apart_and_seen_through(style: str, floor: float) -> None:
+    scenes = scenes_of(16, SceneMix(styles={style: 1.0}))
+    verdicts = [
+        holds
+        for scene, clip in zip(scenes, clips_of(scenes), strict=True)
+        for holds in check(clip, 8.0, told(scene)).values()
+    ]
+    assert np.mean(verdicts) >= floor
+    (paper,) = clips_of(scenes_of(1))
+    assert observe(paper, 8.0).style == "paper"

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mutoscope.world.palette import BACKDROPS, PALETTE, Backdrop, to_lab
-from mutoscope.world.render import OUTLINE
-from mutoscope.world.scene import BACKGROUNDS, COLOURS, FLOOR
+from mutoscope.world.render import OUTLINE, ink
+from mutoscope.world.scene import BACKGROUNDS, COLOURS, FLOOR, STYLES
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 LEVELS = 32  # of each channel in a table
 STEP = 256 // LEVELS
@@ -28,6 +29,10 @@ SMALLEST = 0.06  # side of the smallest patch kept, in stage units
 LARGEST = 0.3  # area of the largest patch kept, in square stage units
 SECOND = 0.04  # share of a patch's inner pixels that a second paint needs to be a second object
 CORE = 0.03  # and the side of a square of that many pixels, in stage units
+FAR = 60.0  # CIELAB distance of what cannot be the stage at all
+FADED = 0.38  # contrast of an outlined stage, which distances to it are free of
+SLACK = 12.0  # of 255, in a backdrop brought back to paper
+UNUSUAL = 0.25  # added misfit of a style that is not paper: it must explain clearly more
 SKY_FROM = 0.62  # above this height the stage shows sky only
 SKY, HILLS, BOARDS, ANY = range(4)
 
@@ -48,15 +53,54 @@ class Patch:
     cut: bool  # whether the border of the frame cuts it
 
 
-def segment(frames_THWC: npt.NDArray[np.uint8]) -> tuple[str, float, list[list[Patch]]]:
-    """The backdrop, how badly it fits (mean CIELAB distance), and the patches of each frame."""
-    index_THW = _table_index(frames_THWC)
-    background, misfit = _find_background(index_THW)
-    part_H = _part_of_rows(*index_THW.shape[1:])
-    stage_THW = _stage_table(background)[part_H[:, None], index_THW]
+@dataclass(frozen=True)
+class Segments:
+    """What a clip is made of: style, backdrop, how badly it fits (mean CIELAB distance), patches of each frame."""
+
+    style: str
+    background: str
+    misfit: float
+    patches: list[list[Patch]]
+
+
+def segment(frames_THWC: Bytes, level: bool = True) -> Segments:
+    """Find backdrop and patches. level: whether the camera rests, so that rows show their own part of the stage."""
+    style, background, misfit = _find_stage(frames_THWC)
+    part_H = _part_of_rows(*frames_THWC.shape[1:3]) if level else np.full(frames_THWC.shape[1], ANY)
+    stage_THW = _from_stage(frames_THWC, style, background, part_H)
     foreign_THW = stage_THW > FOREIGN
     labels_THW, count = connected(_grown(foreign_THW))
-    return background, misfit, _patches(index_THW, stage_THW, np.where(foreign_THW, labels_THW, 0), count)
+    labels_THW = np.where(foreign_THW, labels_THW, 0)
+    patches = _patches(_Pixels(_table_index(frames_THWC), stage_THW, style), labels_THW, count)
+    return Segments(style, background, misfit, patches)
+
+
+def _from_stage(frames_THWC: Bytes, style: str, name: str, part_H: Ints) -> Floats:
+    """CIELAB distance of every pixel to what a backdrop can show in its row, as it would look on paper.
+
+    Undoes what `render.restyled` does to the backdrop; what no backdrop becomes in this style is FAR.
+    """
+    if style == "paper":
+        return _stage_table(name)[part_H[:, None], _table_index(frames_THWC)]
+    if style == "outline":
+        paper_THWC = (frames_THWC - 0.62 * 0.97 * 255) / 0.38
+    else:
+        paper_THWC = frames_THWC / np.array([0.16, 0.16, 0.24])
+    index = _table_index(np.clip(paper_THWC, 0, 255).astype(np.uint8))
+    impossible = ((paper_THWC < -SLACK) | (paper_THWC > 255 + SLACK)).any(-1)
+    return np.where(impossible, np.float32(FAR), _stage_table(name)[part_H[:, None], index])
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Cells of the paint table, distances to the stage, and the style: of a clip or of a window of one frame."""
+
+    index: Ints
+    stage: Floats
+    style: str
+
+    def window(self, where: tuple[int, slice, slice]) -> "_Pixels":
+        return _Pixels(self.index[where], self.stage[where], self.style)
 
 
 def connected(mask_THW: npt.NDArray[np.bool_]) -> tuple[Ints, int]:
@@ -97,7 +141,7 @@ def connected(mask_THW: npt.NDArray[np.bool_]) -> tuple[Ints, int]:
     return labels.reshape(frames, height + 1, width)[:, :height], count
 
 
-def _patches(index_THW: Ints, stage_THW: Floats, labels_THW: Ints, count: int) -> list[list[Patch]]:
+def _patches(pixels: _Pixels, labels_THW: Ints, count: int) -> list[list[Patch]]:
     """The patches of each frame that are large enough; a patch of two paints is two patches."""
     frames, height, width = labels_THW.shape
     unit = min(height, width)
@@ -116,46 +160,47 @@ def _patches(index_THW: Ints, stage_THW: Floats, labels_THW: Ints, count: int) -
         window = (int(t[0]), rows, columns)
         own_HW = labels_THW[window] == which + 1
         others_HW = (labels_THW[window] > 0) & ~own_HW
-        for paint, part_HW in _paints(index_THW[window], own_HW, unit):
-            near_HW = part_HW
+        here = pixels.window(window)
+        for paint, part_HW in _paints(here, own_HW, unit):
+            near_HW = part_HW if here.style == "paper" else np.ones_like(part_HW)  # else the inside is pale
             for _ in range(margin - 1):
                 near_HW = _grown(near_HW)
             free_HW = near_HW & ~others_HW & ~(own_HW & ~part_HW)
-            cover_HW = np.where(free_HW, _cover(index_THW[window], stage_THW[window], paint), 0)
-            patches[window[0]].append(
-                _patch(window[0], cover_HW, (rows.start, columns.start), paint, (height, width))
-            )
+            cover_HW = np.where(free_HW, _cover(here, paint), 0)
+            corner = (rows.start, columns.start)
+            patches[window[0]].append(_patch(window[0], cover_HW, corner, paint, (height, width)))
     return patches
 
 
 def _paints(
-    index_HW: Ints, own_HW: npt.NDArray[np.bool_], unit: int
+    pixels: _Pixels, own_HW: npt.NDArray[np.bool_], unit: int
 ) -> list[tuple[int, npt.NDArray[np.bool_]]]:
     """The paints of a patch with the pixels of each, one for each object: some touch, some lie in pieces."""
     labels_HW, count = connected(own_HW[None])
     parts: dict[int, npt.NDArray[np.bool_]] = {}
     for label in range(1, count + 1):
-        for paint, part_HW in _touching(index_HW, labels_HW[0] == label, unit):
+        for paint, part_HW in _touching(pixels, labels_HW[0] == label, unit):
             parts[paint] = parts[paint] | part_HW if paint in parts else part_HW
     least, most = (SMALLEST * unit) ** 2, LARGEST * unit**2
     return [(paint, part_HW) for paint, part_HW in parts.items() if least <= part_HW.sum() <= most]
 
 
 def _touching(
-    index_HW: Ints, own_HW: npt.NDArray[np.bool_], unit: int
+    pixels: _Pixels, own_HW: npt.NDArray[np.bool_], unit: int
 ) -> list[tuple[int, npt.NDArray[np.bool_]]]:
     """The paints of a connected patch with the pixels of each.
 
     Only pixels whose four neighbours are of the same paint count, so that a rim of another hue is no object.
     """
-    nearest_HW = np.where(own_HW, _paint_table()[0][index_HW], -1)
+    nearest, distances = _paint_table(pixels.style)
+    nearest_HW = np.where(own_HW, nearest[pixels.index], -1)
     votes = np.bincount(nearest_HW[own_HW & _surrounded(nearest_HW)], minlength=len(COLOURS))
     if not votes.any():
         votes = np.bincount(nearest_HW[own_HW], minlength=len(COLOURS))
     strong = np.nonzero((votes > SECOND * votes.sum()) & (votes >= (CORE * unit) ** 2))[0]
     if len(strong) < 2:
         return [(int(votes.argmax()), own_HW)]
-    owner_HW = strong[_paint_table()[1][strong][:, index_HW].argmin(0)]
+    owner_HW = strong[distances[strong][:, pixels.index].argmin(0)]
     parts = []
     for paint in strong:
         labels, count = connected((own_HW & (owner_HW == paint))[None])
@@ -165,10 +210,11 @@ def _touching(
     return parts
 
 
-def _cover(index_HW: Ints, stage_HW: Floats, paint: int) -> Floats:
+def _cover(pixels: _Pixels, paint: int) -> Floats:
     """How much of each pixel is paint, 0..1: its distances to the stage and to the paint, weighed."""
-    away = np.maximum(stage_HW - NOISE, 0)
-    cover: Floats = away / (away + np.maximum(_paint_table()[1][paint][index_HW] - NOISE, 0) + 1e-3)
+    away = np.maximum(pixels.stage - NOISE, 0) * (FADED if pixels.style == "outline" else 1.0)
+    distance = _paint_table(pixels.style)[1][paint][pixels.index]
+    cover: Floats = away / (away + np.maximum(distance - NOISE, 0) + 1e-3)
     return cover
 
 
@@ -209,14 +255,19 @@ def _grown(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return grown
 
 
-def _find_background(index_THW: Ints) -> tuple[str, float]:
-    """The backdrop whose floor, sky and ridges explain the pixels where they should be, and its misfit."""
-    frames, height, width = index_THW.shape
-    some = index_THW[:: max(1, frames // 4), ::2, ::2]
-    part_H = _part_of_rows(height, width)[::2, None]
-    misfits = [np.minimum(_stage_table(name)[part_H, some], 30.0).mean() for name in BACKGROUNDS]
-    best = int(np.argmin(misfits))
-    return BACKGROUNDS[best], float(misfits[best])
+def _find_stage(frames_THWC: Bytes) -> tuple[str, str, float]:
+    """Style and backdrop whose floor, sky and ridges explain the pixels where they should be, and the misfit."""
+    frames, height, width = frames_THWC.shape[:3]
+    some = frames_THWC[:: max(1, frames // 4), ::2, ::2]
+    part_H = _part_of_rows(height, width)[::2]
+    found = []
+    for style in STYLES:
+        for name in BACKGROUNDS:
+            away = _from_stage(some, style, name, part_H)
+            doubt = float(np.minimum(away, FOREIGN).mean()) + (0.0 if style == "paper" else UNUSUAL)
+            found.append((doubt, style, name, float(np.minimum(away, 30.0).mean())))
+    _, style, name, misfit = min(found)
+    return style, name, misfit
 
 
 def _part_of_rows(height: int, width: int) -> Ints:
@@ -227,7 +278,7 @@ def _part_of_rows(height: int, width: int) -> Ints:
     return np.select([y < FLOOR - slack, y < FLOOR + slack, y > SKY_FROM], [BOARDS, ANY, SKY], HILLS)
 
 
-def _table_index(frames_THWC: npt.NDArray[np.uint8]) -> Ints:
+def _table_index(frames_THWC: Bytes) -> Ints:
     level = frames_THWC.astype(np.int64) // STEP
     index: Ints = (level[..., 0] * LEVELS + level[..., 1]) * LEVELS + level[..., 2]
     return index
@@ -257,7 +308,8 @@ def _stage_table(name: str) -> Floats:
         np.array(paint, np.float64)
         for paint in (drop.sky_top, drop.sky_bottom, drop.glow, drop.far, drop.near, drop.floor)
     )
-    height, halo = (axis.reshape(-1, 1) for axis in np.meshgrid(np.linspace(0, 1, 6), np.linspace(0, 0.8, 4)))
+    steps = np.meshgrid(np.linspace(0, 1, 6), np.linspace(0, 0.8, 4))
+    height, halo = (axis.reshape(-1, 1) for axis in steps)
     sky = bottom + (top - bottom) * height
     sky = sky + (glow - sky) * halo
     lit = np.linspace(0, 0.35, 3)[:, None]
@@ -272,12 +324,13 @@ def _stage_table(name: str) -> Floats:
 
 
 @cache
-def _paint_table() -> tuple[Ints, Floats]:
+def _paint_table(style: str) -> tuple[Ints, Floats]:
     """For every cell the nearest paint and the distance to each, (LEVELS**3,) and (colours, LEVELS**3)."""
     distances = []
     for name in COLOURS:
-        fill = np.array(PALETTE[name], np.float64)
-        rim = fill * 0.66 if fill.sum() >= 200 else np.array([78.0, 78.0, 90.0])
+        red, green, blue = PALETTE[name]
+        dark = (78, 78, 90) if red + green + blue < 200 else (red * 2 // 3, green * 2 // 3, blue * 2 // 3)
+        fill, rim = (np.array(paint, np.float64) for paint in ink(PALETTE[name], dark, style))
         shades = [fill + 255 * light for light in np.linspace(-0.2, 0.13, 5)]
         distances.append(_distance_to(np.stack([*shades, rim, (fill + rim) / 2])))
     stacked = np.stack(distances)

@@ -9,7 +9,7 @@ import platform
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from mutoscope.weights.store import Model
 from mutoscope.world.captions import Kind, caption, parse
 from mutoscope.world.facts import Fact, facts, truth
 from mutoscope.world.render import render
-from mutoscope.world.scene import PLAIN, Scene, SceneMix, View, is_hole, sample_scene
+from mutoscope.world.scene import PLAIN, Scene, View, is_hole, sample_scene
 from mutoscope.world.words import COLOUR_WORDS, HELD_OUT_SYNONYMS, SHAPE_WORDS, SIZE_WORDS
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
@@ -38,7 +38,6 @@ GenerateClips = Callable[[Sequence[str], Sequence[int], View], list[Frames]]  # 
 Scores = dict[str, object]
 
 FRESH = 2**62  # scenes from this seed on are for exams: training stays below
-HOLES = SceneMix(allow_holes=True)
 PROMPTS: tuple[Kind, ...] = ("short", "medium")  # by turns
 BATCH = 8
 
@@ -177,11 +176,16 @@ def shares(verdicts: Sequence[Mapping[Fact, bool]]) -> dict[str, float]:
 
 
 def fresh_scenes(exam: Exam, view: View, seed: int) -> list[Scene]:
-    """Scenes that no training run draws, from seed FRESH + (seed << 32) on; those with holes only if asked."""
+    """Scenes that no training run draws, from seed FRESH + (seed << 32) on; those with holes only if asked.
+
+    Motion is staged for the length of the view, as in training.
+    """
+    seconds = max(PLAIN.seconds, (view.frames - 1) / view.fps)
+    mix = replace(PLAIN, seconds=seconds, allow_holes=exam.holes)
     scenes: list[Scene] = []
     next_seed = FRESH + (seed << 32)
     while len(scenes) < exam.count:
-        scene = sample_scene(next_seed, HOLES if exam.holes else PLAIN)
+        scene = sample_scene(next_seed, mix)
         things = truth(scene, view).things
         if not exam.holes or any(is_hole(thing.colour, thing.shape, thing.direction) for thing in things):
             scenes.append(scene)

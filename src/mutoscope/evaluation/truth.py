@@ -49,6 +49,7 @@ class Observation:
     """What the oracle sees in a clip. `background` is None when no backdrop fits."""
 
     background: str | None
+    style: str
     misfit: float
     objects: tuple[Seen, ...]
     counts: tuple[int, ...]  # objects in each frame
@@ -70,8 +71,8 @@ def observe(frames_THWC: npt.NDArray[np.uint8], fps: float) -> Observation:
             f"{frames_THWC.shape} at {fps} per second."
         )
     frames, height, width = frames_THWC.shape[:3]
-    background, misfit, patches = segment(frames_THWC)
-    linked = link(patches)
+    parts = segment(frames_THWC)
+    linked = link(parts.patches)
     tracks = [track for track in linked if len(track.patches) >= SHORT * frames][:MOST_OBJECTS]
     unit = min(height, width)
     seen = tuple(
@@ -81,7 +82,8 @@ def observe(frames_THWC: npt.NDArray[np.uint8], fps: float) -> Observation:
     counts = tuple(
         np.bincount([frame for track in linked for frame in track.frames], minlength=frames).tolist()
     )
-    return Observation(background if misfit < MISFIT else None, misfit, seen, counts)
+    background = parts.background if parts.misfit < MISFIT else None
+    return Observation(background, parts.style, parts.misfit, seen, counts)
 
 
 def judge(seen: Observation, facts: Sequence[Fact]) -> dict[Fact, bool]:
@@ -188,6 +190,8 @@ def _holds_at_all(fact: Fact, seen: Observation) -> bool:
     match fact.kind:
         case "background":
             return seen.background == fact.value
+        case "style":
+            return seen.style == fact.value
         case "count":
             number = int(fact.value)
             not_more = np.mean(np.array(seen.counts) <= number)
@@ -195,4 +199,6 @@ def _holds_at_all(fact: Fact, seen: Observation) -> bool:
     raise InputError(f"The oracle cannot judge {fact.kind!r}; it judges {', '.join(JUDGED)}.")
 
 
-JUDGED = ("colour", "shape", "size", "direction", "material", "event", "relation", "count", "background")
+JUDGED = (
+    "colour", "shape", "size", "direction", "material", "event", "relation", "count", "background", "style",
+)  # fmt: skip
