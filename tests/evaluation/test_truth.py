@@ -240,3 +240,17 @@ def test_styles_are_told_apart_and_seen_through(style: str, floor: float) -> Non
     assert np.mean(verdicts) >= floor
     (paper,) = clips_of(scenes_of(1))
     assert observe(paper, 8.0).style == "paper"
+
+
+@pytest.mark.parametrize("kind", ["tilt up", "zoom in", "zoom out"])
+def test_a_moving_camera_is_seen_and_seen_through(kind: str) -> None:
+    scenes = scenes_of(10, SceneMix(cameras={kind: 1.0}))
+    verdicts = [
+        holds
+        for scene, clip in zip(scenes, clips_of(scenes), strict=True)
+        for holds in check(clip, 8.0, told(scene)).values()
+    ]
+    assert np.mean(verdicts) >= 0.96
+    assert not any(
+        check(clip, 8.0, [Fact("camera", None, kind)]).popitem()[1] for clip in clips_of(scenes_of(10))
+    )

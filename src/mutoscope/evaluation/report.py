@@ -127,7 +127,7 @@ def _bar(kind: str, scores: Mapping[str, Any]) -> str:
 
 def _figure(answer: Answer) -> str:
     missed = [f"{fact.kind}: {fact.value}" for fact, holds in answer.verdict.items() if not holds]
-    marks = "".join(f"<em>{html.escape(text)}</em>" for text in missed)
+    marks = "".join(f" <em>{html.escape(text)}</em>" for text in missed)
     return (
         f'<figure class="{"right" if answer.right else "wrong"}"><img alt="" src="{_png(answer.clip)}">'
         f"<figcaption>{html.escape(answer.prompt)}{marks}</figcaption></figure>"

@@ -51,6 +51,7 @@ class Patch:
     row: float  # centre of mass in pixels
     column: float
     cut: bool  # whether the border of the frame cuts it
+    zoom: float = 1.0  # pixels of its window per pixel of a camera at rest
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,19 @@ class Segments:
     background: str
     misfit: float
     patches: list[list[Patch]]
+    stage_THW: Floats  # CIELAB distance of each pixel to the stage
 
 
 def segment(frames_THWC: Bytes, level: bool = True) -> Segments:
     """Find backdrop and patches. level: whether the camera rests, so that rows show their own part of the stage."""
-    style, background, misfit = _find_stage(frames_THWC)
     part_H = _part_of_rows(*frames_THWC.shape[1:3]) if level else np.full(frames_THWC.shape[1], ANY)
+    style, background, misfit = _find_stage(frames_THWC, part_H)
     stage_THW = _from_stage(frames_THWC, style, background, part_H)
     foreign_THW = stage_THW > FOREIGN
     labels_THW, count = connected(_grown(foreign_THW))
     labels_THW = np.where(foreign_THW, labels_THW, 0)
     patches = _patches(_Pixels(_table_index(frames_THWC), stage_THW, style), labels_THW, count)
-    return Segments(style, background, misfit, patches)
+    return Segments(style, background, misfit, patches, stage_THW)
 
 
 def _from_stage(frames_THWC: Bytes, style: str, name: str, part_H: Ints) -> Floats:
@@ -255,15 +257,13 @@ def _grown(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return grown
 
 
-def _find_stage(frames_THWC: Bytes) -> tuple[str, str, float]:
+def _find_stage(frames_THWC: Bytes, part_H: Ints) -> tuple[str, str, float]:
     """Style and backdrop whose floor, sky and ridges explain the pixels where they should be, and the misfit."""
-    frames, height, width = frames_THWC.shape[:3]
-    some = frames_THWC[:: max(1, frames // 4), ::2, ::2]
-    part_H = _part_of_rows(height, width)[::2]
+    some = frames_THWC[:: max(1, len(frames_THWC) // 4), ::2, ::2]
     found = []
     for style in STYLES:
         for name in BACKGROUNDS:
-            away = _from_stage(some, style, name, part_H)
+            away = _from_stage(some, style, name, part_H[::2])
             doubt = float(np.minimum(away, FOREIGN).mean()) + (0.0 if style == "paper" else UNUSUAL)
             found.append((doubt, style, name, float(np.minimum(away, 30.0).mean())))
     _, style, name, misfit = min(found)

@@ -89,7 +89,7 @@ def _blur(line: npt.NDArray[np.float64], blur: float) -> npt.NDArray[np.float64]
 def _normalised(patch: Patch, unit: int) -> Floats:
     """The patch's cover in the common frame, (GRID**2,), sampled bilinearly."""
     height, width = patch.cover_HW.shape
-    side = math.sqrt(patch.area) * unit
+    side = math.sqrt(patch.area) * unit * patch.zoom
     line = ((np.arange(GRID) + 0.5) / GRID * 2 * REACH - REACH) * side
     padded = np.pad(patch.cover_HW, 1)
     columns = np.clip(patch.column - patch.corner[1] + line + 0.5, 0, width + 0.999)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mutoscope.errors import InputError
+from mutoscope.evaluation.camera import filmed
 from mutoscope.evaluation.events import goes_behind, happened, material
-from mutoscope.evaluation.segments import segment
 from mutoscope.evaluation.silhouettes import centre_height, shape_area, shape_scores
 from mutoscope.evaluation.tracks import Track, is_whole, link, travel
 from mutoscope.world.facts import Fact
@@ -50,6 +50,7 @@ class Observation:
 
     background: str | None
     style: str
+    camera: str
     misfit: float
     objects: tuple[Seen, ...]
     counts: tuple[int, ...]  # objects in each frame
@@ -71,7 +72,7 @@ def observe(frames_THWC: npt.NDArray[np.uint8], fps: float) -> Observation:
             f"{frames_THWC.shape} at {fps} per second."
         )
     frames, height, width = frames_THWC.shape[:3]
-    parts = segment(frames_THWC)
+    parts, camera = filmed(frames_THWC, fps)
     linked = link(parts.patches)
     tracks = [track for track in linked if len(track.patches) >= SHORT * frames][:MOST_OBJECTS]
     unit = min(height, width)
@@ -83,7 +84,7 @@ def observe(frames_THWC: npt.NDArray[np.uint8], fps: float) -> Observation:
         np.bincount([frame for track in linked for frame in track.frames], minlength=frames).tolist()
     )
     background = parts.background if parts.misfit < MISFIT else None
-    return Observation(background, parts.style, parts.misfit, seen, counts)
+    return Observation(background, parts.style, camera, parts.misfit, seen, counts)
 
 
 def judge(seen: Observation, facts: Sequence[Fact]) -> dict[Fact, bool]:
@@ -190,6 +191,8 @@ def _holds_at_all(fact: Fact, seen: Observation) -> bool:
     match fact.kind:
         case "background":
             return seen.background == fact.value
+        case "camera":
+            return seen.camera == fact.value
         case "style":
             return seen.style == fact.value
         case "count":
@@ -200,5 +203,5 @@ def _holds_at_all(fact: Fact, seen: Observation) -> bool:
 
 
 JUDGED = (
-    "colour", "shape", "size", "direction", "material", "event", "relation", "count", "background", "style",
+    "colour", "shape", "size", "direction", "material", "event", "relation", "count", "background", "style", "camera",
 )  # fmt: skip
