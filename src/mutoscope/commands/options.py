@@ -1,0 +1,30 @@
+"""The options that several commands share, with their words."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Clip = Annotated[Path, typer.Argument(metavar="FILE", help="A video that Mutoscope made.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per clip, on one line.")]
+ModelName = Annotated[str, typer.Option("-m", "--model", metavar="MODEL", help="A name, or a model folder.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write it.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but the path.")]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file.")]
+Resume = Annotated[str | None, typer.Option(help='"auto", or a checkpoint folder.')]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value of it.")
+]
+ServerData = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="The server's folder; else $MUTOSCOPE_DATA, or your own."),
+]
+Size = Annotated[str | None, typer.Option("--size", metavar="WxH", help="Pixels, for example 64x64.")]
+Source = Annotated[Path, typer.Argument(metavar="CLIP", help="A video of any kind.")]
+Second = Annotated[Path, typer.Argument(metavar="CLIP2", help="The video that follows; fitted to the first.")]
+Prompt = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What is to be seen, in quotes.")]
+Seconds = Annotated[float | None, typer.Option("--seconds", help="Length of what is made anew.")]
+Fps = Annotated[float | None, typer.Option("--fps", help="Frames per second; else those of the clip.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the sampler.")]
+Follow = Annotated[float | None, typer.Option("--guidance", help="How strictly to follow the prompt.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same clip; drawn when left out.")]
