@@ -11,5 +11,6 @@ $mutoscope train vae configs/vae-tiny.toml --resume auto      # clips of the wor
 $mutoscope data encode configs/latents-tiny.toml              # clips of the world -> latents with captions
 $mutoscope train dit configs/dit-tiny.toml --resume auto      # latents -> diffusion transformer, text encoder
 $mutoscope train dit configs/dit-tiny-leg2.toml --resume auto # ... and on from there
-$mutoscope evaluate out/dit-tiny-leg2/model --suite quick     # prompts -> clips -> what the oracle sees in them
-.venv/bin/python runs/pack.py out/dit-tiny-leg2/model out/vae-tiny/model out/tiny   # half precision, for the package
+$mutoscope train dit configs/dit-tiny-leg3.toml --resume auto # ... twice
+$mutoscope evaluate out/dit-tiny-leg3/model --suite quick     # prompts -> clips -> what the oracle sees in them
+.venv/bin/python runs/pack.py out/dit-tiny-leg3/model out/vae-tiny/model out/tiny   # half precision, for the package
