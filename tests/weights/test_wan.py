@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT
+from mutoscope.models.wan_image import ImageDiTConfig
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE, WanVAEConfig
 from mutoscope.weights.wan import (
     COMFY_PREFIX,
@@ -258,8 +259,8 @@ def test_presets_are_told_from_shapes(preset: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (["vace_blocks.0.after_proj.bias", "time_projection.1.weight"], "VACE"),
-        (["img_emb.proj.0.weight", "time_projection.1.weight"], "image-to-video"),
+        (["motion_encoder.enc.fc.0.weight", "time_projection.1.weight"], "Animate"),
+        (["casual_audio_encoder.weights", "time_projection.1.weight"], "S2V"),
         (["model.layers.0.weight"], "not Wan's"),
         ([], "not Wan's"),
     ],
@@ -272,8 +273,26 @@ def test_other_models_are_named_and_refused(keys: list[str], words: str) -> None
 def test_image_to_video_without_clip_is_told_by_its_channels() -> None:
     shapes = places(dit_table(SMALL, "original"))
     shapes["patch_embedding.weight"] = (48, 9, 1, 2, 2)
-    with pytest.raises(InputError, match="take 9 channels and give 4"):
-        dit_config(shapes, detect(shapes))
+    config = dit_config(shapes, detect(shapes), heads=2)
+    assert isinstance(config, ImageDiTConfig)
+    assert (config.channels, config.out_channels, config.image_width) == (9, 4, None)
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "Wan2.1_VAE.pth").write_bytes(b"\x80\x04.")
+    for path in (tmp_path / "Wan2.1_VAE.pth", tmp_path):
+        with pytest.raises(InputError, match=r"pickles?.*safetensors"):
+            read_shapes(path)
+
+
+def test_shards_without_an_index_are_counted_by_their_names(tmp_path: Path) -> None:
+    random_dit().save_pretrained(tmp_path, max_shard_size="60KB")
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").unlink()
+    assert len(read_shapes(tmp_path)) == len(dit_table(SMALL, "diffusers"))
+    lost = sorted(tmp_path.glob("*.safetensors"))[0]
+    lost.unlink()
+    with pytest.raises(InputError, match=lost.name):
+        read_shapes(tmp_path)
 
 
 def test_missing_unexpected_and_misshapen_keys_are_all_named(tmp_path: Path) -> None:

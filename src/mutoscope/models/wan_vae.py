@@ -345,6 +345,16 @@ class WanVAE(nn.Module):
         self.quant = CausalConv3d(2 * self.latent_channels, 2 * self.latent_channels, (1, 1, 1))
         self.post_quant = CausalConv3d(self.latent_channels, self.latent_channels, (1, 1, 1))
 
+    @property
+    def latent_mean(self) -> Tensor:
+        """Per latent channel, on the device and in the type of the weights."""
+        return self.post_quant.weight.new_tensor(self.config.latent_mean)
+
+    @property
+    def latent_std(self) -> Tensor:
+        """As `latent_mean`."""
+        return self.post_quant.weight.new_tensor(self.config.latent_std)
+
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """Video in [-1, 1], 1 + 4k frames, sides multiples of the strides -> mode of the latent, normalised.
 
@@ -387,11 +397,9 @@ class WanVAE(nn.Module):
             )
 
     def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Normalised latents in chunks of any length -> their video, 1 frame for the first, then 4 each."""
+        """Normalised latents in chunks of any length -> their video in pieces, 1 frame for the first, then 4 each."""
         cache: Cache = {}
-        for latent_BCTHW in latents:
-            if latent_BCTHW.shape[2] == 0:
-                continue
+        for latent_BCTHW in pieces(latents):
             mean_C111, std_C111 = self._statistics(latent_BCTHW)
             raw_BCTHW = self.post_quant(latent_BCTHW * std_C111 + mean_C111)
             folded_BCTHW = self.decoder(raw_BCTHW, cache)
@@ -412,6 +420,13 @@ class WanVAE(nn.Module):
             like.new_tensor(values) for values in (self.config.latent_mean, self.config.latent_std)
         )
         return per_channel(mean_C), per_channel(std_C)
+
+
+def pieces(latents: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same stream in chunks that are not empty and not too large to be decoded at a time."""
+    for latent_BCTHW in latents:
+        if latent_BCTHW.shape[2]:
+            yield from torch.split(latent_BCTHW, frames_per_chunk(*latent_BCTHW.shape[3:]), dim=2)
 
 
 def frames_per_chunk(latent_height: int, latent_width: int) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
+from mutoscope.models.vace import VaceConfig, VaceDiT
+from mutoscope.models.wan_image import ImageDiT, ImageDiTConfig
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE, WanVAEConfig
 
 Layout = Literal["diffusers", "original"]
@@ -27,6 +30,8 @@ Shape = tuple[int, ...]
 M = TypeVar("M", bound=nn.Module)
 
 COMFY_PREFIX = "model.diffusion_model."
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 HEAD_WIDTH = 128  # of every published Wan DiT; the number of heads is in no tensor's shape
 
 PROBES: dict[str, tuple[Literal["dit", "vae"], Layout]] = {
@@ -35,12 +40,7 @@ PROBES: dict[str, tuple[Literal["dit", "vae"], Layout]] = {
     "decoder.mid_block.resnets.0.norm1.gamma": ("vae", "diffusers"),
     "decoder.middle.0.residual.0.gamma": ("vae", "original"),
 }
-RELATIVES = {
-    "vace_blocks.0.": "VACE",
-    "img_emb.": "image-to-video with CLIP",
-    "condition_embedder.image_embedder.": "image-to-video with CLIP",
-    "motion_encoder.": "Animate",
-}
+RELATIVES = {"motion_encoder.": "Animate", "face_adapter.": "Animate", "casual_audio_encoder.": "S2V"}
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,20 @@ DIT_OUTER = (
     ("text.down", "condition_embedder.text_embedder.linear_2", "text_embedding.2"),
     ("table", "scale_shift_table", "head.modulation"),
     ("head", "proj_out", "head.head"),
+    ("image.places", "condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"),
+    ("image.norm_in", "condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
+    ("image.mlp.up", "condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
+    ("image.mlp.down", "condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
+    ("image.norm_out", "condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
+    ("control_embed", "vace_patch_embedding", "vace_patch_embedding"),
 )
 DIT_BLOCK = (
     ("table", "scale_shift_table", "modulation"),
     ("text_norm", "norm2", "norm3"),
     ("mlp.up", "ffn.net.0.proj", "ffn.0"),
     ("mlp.down", "ffn.net.2", "ffn.2"),
+    ("before", "proj_in", "before_proj"),
+    ("after", "proj_out", "after_proj"),
 )
 ATTENTIONS = (("attention", "attn1", "self_attn"), ("text_attention", "attn2", "cross_attn"))
 ATTENTION = (
@@ -88,7 +96,11 @@ ATTENTION = (
     ("out", "to_out.0", "o"),
     ("query_norm", "norm_q", "norm_q"),
     ("key_norm", "norm_k", "norm_k"),
+    ("image_key", "add_k_proj", "k_img"),
+    ("image_value", "add_v_proj", "v_img"),
+    ("image_key_norm", "norm_added_k", "norm_k_img"),
 )
+BLOCKS = (("blocks", "blocks"), ("control_blocks", "vace_blocks"))  # ours, theirs in both layouts
 VAE_BLOCK = (
     ("norm1", "norm1", "residual.0"),
     ("conv1", "conv1", "residual.2"),
@@ -111,23 +123,33 @@ VAE_MIDDLE = (
 VAE_OUTER = (("quant", "quant_conv", "conv1"), ("post_quant", "post_quant_conv", "conv2"))
 
 
+def blank_dit(config: DiTConfig) -> DiT:
+    """The DiT of a configuration, without memory for its weights."""
+    with torch.device("meta"):
+        if isinstance(config, ImageDiTConfig):
+            return ImageDiT(config)
+        return VaceDiT(config) if isinstance(config, VaceConfig) else DiT(config)
+
+
 def dit_table(config: DiTConfig, layout: Layout, prefix: str = "") -> Table:
-    """The table of a DiT."""
+    """The table of a DiT of any kind."""
     column = 1 if layout == "diffusers" else 2
     names = {row[0]: row[column] for row in DIT_OUTER}
-    for index in range(config.depth):
-        block = f"blocks.{index}."
-        names |= {block + row[0]: block + row[column] for row in DIT_BLOCK}
-        for attention in ATTENTIONS:
-            path, theirs = f"{block}{attention[0]}.", f"{block}{attention[column]}."
-            names |= {path + row[0]: theirs + row[column] for row in ATTENTION}
-    with torch.device("meta"):
-        shapes = {name: tuple(tensor.shape) for name, tensor in DiT(config).state_dict().items()}
+    for ours, theirs in BLOCKS:
+        for index in range(config.depth):
+            block, there = f"{ours}.{index}.", f"{theirs}.{index}."
+            names |= {block + row[0]: there + row[column] for row in DIT_BLOCK}
+            for attention in ATTENTIONS:
+                names |= {
+                    f"{block}{attention[0]}.{row[0]}": f"{there}{attention[column]}.{row[column]}"
+                    for row in ATTENTION
+                }
     table = {}
-    for name, shape in shapes.items():
-        if name == "embed.weight":  # a convolution in the files, a linear map of patches here
-            shape = (shape[0], config.channels, *config.patch)
-        elif name.endswith("table"):
+    for name, tensor in blank_dit(config).state_dict().items():
+        shape = tuple(tensor.shape)
+        if name.endswith("embed.weight"):  # a convolution in the files, a linear map of patches here
+            shape = (shape[0], shape[1] // math.prod(config.patch), *config.patch)
+        elif name.endswith(("table", "places")):
             shape = (1, *shape)
         table[name] = Place(prefix + renamed(name, names), shape)
     return table
@@ -197,7 +219,7 @@ def detect(keys: Iterable[str]) -> Form:
     for start, kind in RELATIVES.items():
         if any(key.removeprefix(COMFY_PREFIX).startswith(start) for key in present):
             raise InputError(
-                f"These weights are Wan's {kind} variant, which is not read yet; give a T2V or TI2V model."
+                f"These weights are Wan's {kind} variant, which is not read; give a T2V, I2V, FLF2V, TI2V or VACE model."
             )
     for probe, (part, layout) in PROBES.items():
         for prefix in ("", COMFY_PREFIX):
@@ -209,8 +231,12 @@ def detect(keys: Iterable[str]) -> Form:
     )
 
 
-def dit_config(shapes: Mapping[str, Shape], form: Form, heads: int | None = None) -> DiTConfig:
-    """The configuration of a DiT from the shapes in a file; heads are 128 wide unless their number is given.
+def dit_config(
+    shapes: Mapping[str, Shape], form: Form, heads: int | None = None, hinted: tuple[int, ...] | None = None
+) -> DiTConfig:
+    """The configuration of a DiT of any kind from the shapes in a file.
+
+    heads: their number, else they are 128 wide. hinted: the blocks that VACE gives hints to, else evenly spread.
 
     Raises InputError when the tensors that tell the sizes are missing or of other axes.
     """
@@ -223,17 +249,10 @@ def dit_config(shapes: Mapping[str, Shape], form: Form, heads: int | None = None
     mlp = expected(shapes, f"{form.prefix}blocks.0.{up}.weight", 2)
     head = expected(shapes, f"{outer['head']}.weight", 2)
     channels, given = embed[1], head[0] // math.prod(embed[2:])
-    if channels > given:
-        raise InputError(
-            f"These weights take {channels} channels and give {given}, as Wan's image-to-video variants do, which "
-            "are not read yet; give a T2V or TI2V model."
-        )
-    start = f"{form.prefix}blocks."
-    depth = len({key.removeprefix(start).split(".")[0] for key in shapes if key.startswith(start)})
-    return replace(
+    config = replace(
         DIT_PRESETS["wan2.1-t2v-1.3b"],
         width=embed[0],
-        depth=depth,
+        depth=blocks_of(shapes, f"{form.prefix}blocks."),
         heads=heads or max(1, embed[0] // HEAD_WIDTH),
         mlp_width=mlp[0],
         text_width=text[1],
@@ -241,6 +260,27 @@ def dit_config(shapes: Mapping[str, Shape], form: Form, heads: int | None = None
         patch=(embed[2], embed[3], embed[4]),
         frequency_width=wave[1],
     )
+    shared = {name: getattr(config, name) for name in DiTConfig.__dataclass_fields__}
+    control = f"{outer['control_embed']}.weight"
+    if control in shapes:
+        if hinted is None:  # every published model spreads them evenly
+            count = blocks_of(shapes, f"{form.prefix}vace_blocks.")
+            hinted = tuple(range(0, config.depth, max(1, config.depth // max(1, count))))[:count]
+        return VaceConfig(**shared, hinted=hinted, control_channels=expected(shapes, control, 5)[1])
+    norm, places = f"{outer['image.norm_in']}.weight", outer["image.places"]
+    if channels > given or norm in shapes:
+        return ImageDiTConfig(
+            **shared,
+            out_channels=given,
+            image_width=expected(shapes, norm, 1)[0] if norm in shapes else None,
+            image_tokens=expected(shapes, places, 3)[1] if places in shapes else None,
+        )
+    return config
+
+
+def blocks_of(shapes: Mapping[str, Shape], start: str) -> int:
+    """How many numbered members lie under a name."""
+    return len({key.removeprefix(start).split(".")[0] for key in shapes if key.startswith(start)})
 
 
 def vae_config(shapes: Mapping[str, Shape], form: Form) -> WanVAEConfig:
@@ -251,6 +291,24 @@ def vae_config(shapes: Mapping[str, Shape], form: Form) -> WanVAEConfig:
         if len(config.latent_mean) == channels:
             return config
     raise InputError(f"A Wan VAE with {channels} latent channels is not known; they have 16 or 48.")
+
+
+def vae_config_told(told: Mapping[str, Any]) -> WanVAEConfig | None:
+    """The configuration that a config.json of diffusers' AutoencoderKLWan tells; None when it tells none."""
+    if "base_dim" not in told or "latents_mean" not in told:
+        return None
+    usual = WanVAEConfig((), ())
+    return WanVAEConfig(
+        latent_mean=tuple(told["latents_mean"]),
+        latent_std=tuple(told["latents_std"]),
+        width=told["base_dim"],
+        decoder_width=told.get("decoder_base_dim") or told["base_dim"],
+        multipliers=tuple(told.get("dim_mult", usual.multipliers)),
+        halves_time=tuple(told.get("temperal_downsample", usual.halves_time)),
+        blocks=told.get("num_res_blocks", usual.blocks),
+        patch=told.get("patch_size") or 1,
+        residual=bool(told.get("is_residual", False)),
+    )
 
 
 def expected(shapes: Mapping[str, Shape], key: str, axes: int) -> Shape:
@@ -299,9 +357,9 @@ def to_theirs(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
 def shaped_as_ours(name: str, tensor: Tensor) -> Tensor:
     """Undo what the tables say of shapes: the patch folded into channels, axes of one dropped."""
     last = name.split(".")[-2:]
-    if name == "embed.weight":
+    if name in ("embed.weight", "control_embed.weight"):
         return tensor.flatten(1)
-    if last[-1] == "table":
+    if last[-1] in ("table", "places"):
         return tensor[0]
     return tensor.flatten() if "norm" in last[0] else tensor
 
@@ -324,6 +382,10 @@ def weight_files(path: Path) -> list[Path]:
 
     Raises InputError when there is none, or when one named by the index is not there.
     """
+    if path.suffix in PICKLES:
+        raise InputError(
+            f"{path} is a pickle, which can run code when it is read; give the model in safetensors."
+        )
     if path.is_file():
         return [path]
     for index in sorted(path.glob("*.safetensors.index.json")):
@@ -337,8 +399,23 @@ def weight_files(path: Path) -> list[Path]:
         return [path / name for name in sorted(names)]
     files = sorted(path.glob("*.safetensors"))
     if not files:
-        raise InputError(f"{path} holds no safetensors weights; give a safetensors file or its folder.")
+        pickles = sorted(file.name for file in path.glob("*") if file.suffix in PICKLES)
+        kind = f"only pickles ({named(pickles)}), which can run code" if pickles else "no safetensors weights"
+        raise InputError(f"{path} holds {kind}; give a safetensors file or its folder.")
+    lost = [name for name in promised(files) if not (path / name).is_file()]
+    if lost:
+        raise InputError(f"{path} lacks {named(lost)}, of a set of shards; finish the download.")
     return files
+
+
+def promised(files: Iterable[Path]) -> list[str]:
+    """The names of all shards of which some are here, as their own names tell: NAME-00001-of-00003.safetensors."""
+    sets = {match.group(1, 2) for file in files if (match := SHARD.fullmatch(file.name))}
+    return sorted(
+        f"{start}-{part:05d}-of-{count}.safetensors"
+        for start, count in sets
+        for part in range(1, int(count) + 1)
+    )
 
 
 def load_dit(
@@ -353,25 +430,33 @@ def load_dit(
     form = detect(shapes)
     if form.part != "dit":
         raise InputError(f"{path} holds a Wan VAE, not a DiT; give the folder or file of the transformer.")
-    config = dit_config(shapes, form, heads or heads_of(Path(path)))
+    told = told_beside(Path(path))
+    hinted = told.get("vace_layers")
+    config = dit_config(
+        shapes, form, heads or heads_of(Path(path)), tuple(hinted) if isinstance(hinted, list) else None
+    )
     table = dit_table(config, form.layout, form.prefix)
     check(shapes, table)
-    with torch.device("meta"):
-        dit = DiT(config)
-    return filled(dit, Path(path), table, device, dtype)
+    return filled(blank_dit(config), Path(path), table, device, dtype)
 
 
 def heads_of(path: Path) -> int | None:
     """The number of heads that the config.json beside the weights tells, of either layout."""
+    told = told_beside(path)
+    heads = told.get("num_attention_heads", told.get("num_heads"))
+    return heads if isinstance(heads, int) and heads > 0 else None
+
+
+def told_beside(path: Path) -> dict[str, Any]:
+    """The config.json beside the weights; empty when there is none. Raises InputError for a damaged one."""
     file = (path if path.is_dir() else path.parent) / "config.json"
     if not file.is_file():
-        return None
+        return {}
     try:
-        told = json.loads(file.read_text("utf-8"))
-        heads = told.get("num_attention_heads", told.get("num_heads"))
-    except (ValueError, AttributeError) as error:
+        told: dict[str, Any] = dict(json.loads(file.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
         raise InputError(f"{file} is not a table of JSON; fetch it again or remove it.") from error
-    return heads if isinstance(heads, int) and heads > 0 else None
+    return told
 
 
 def load_vae(
@@ -380,7 +465,9 @@ def load_vae(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> WanVAE:
-    """A Wan VAE from a file or a folder, in evaluation mode; one of the published two unless `config` is given.
+    """A Wan VAE from a file or a folder, in evaluation mode.
+
+    config: None takes that of the config.json beside the weights, else the published one of two.
 
     Raises InputError for weights that are not a Wan VAE's, and as `check` does.
     """
@@ -388,7 +475,7 @@ def load_vae(
     form = detect(shapes)
     if form.part != "vae":
         raise InputError(f"{path} holds a Wan DiT, not a VAE; give the folder or file of the VAE.")
-    config = config or vae_config(shapes, form)
+    config = config or vae_config_told(told_beside(Path(path))) or vae_config(shapes, form)
     table = vae_table(config, form.layout, form.prefix)
     check(shapes, table)
     with torch.device("meta"):
@@ -397,13 +484,19 @@ def load_vae(
 
 
 def filled(module: M, path: Path, table: Table, device: str, dtype: torch.dtype) -> M:
-    """The module with the tensors of the files, each mapped from disk, converted and dropped in turn."""
+    """The module with the tensors of the files."""
+    module.load_state_dict(read_state(path, table, device, dtype), assign=True)
+    return module.eval()
+
+
+def read_state(path: Path, table: Table, device: str, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Our state dict, each tensor mapped from disk, converted and dropped in turn; None keeps the types of the file."""
     names = {place.key: name for name, place in table.items()}
     state = {}
     for file in weight_files(path):
         with safe_open(file, framework="pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118  (not a dict)
-                name = names[key]
-                state[name] = shaped_as_ours(name, tensors.get_tensor(key)).to(device, dtype)
-    module.load_state_dict(state, assign=True)
-    return module.eval()
+                if key in names:
+                    tensor = shaped_as_ours(names[key], tensors.get_tensor(key))
+                    state[names[key]] = tensor.to(device, dtype or tensor.dtype)
+    return state
