@@ -36,7 +36,18 @@ from mutoscope.world.words import (
     VERTICAL,
 )
 
-__all__ = ["HELD_OUT_SYNONYMS", "Fact", "Kind", "Thing", "Truth", "caption", "facts", "parse", "truth"]
+__all__ = [
+    "HELD_OUT_SYNONYMS",
+    "Fact",
+    "Kind",
+    "Thing",
+    "Truth",
+    "caption",
+    "facts",
+    "parse",
+    "tell",
+    "truth",
+]
 
 Kind = Literal["detailed", "medium", "short", "alt"]
 
@@ -44,7 +55,11 @@ Kind = Literal["detailed", "medium", "short", "alt"]
 def caption(scene: Scene, view: View, kind: Kind, seed: int) -> str:
     """A caption of the view: a pure function of all its arguments."""
     rng = np.random.default_rng((scene.seed, seed, ("detailed", "medium", "short", "alt").index(kind)))
-    told = truth(scene, view)
+    return tell(truth(scene, view), kind, rng)
+
+
+def tell(told: Truth, kind: Kind, rng: np.random.Generator) -> str:
+    """A caption of what is true; its words and what it leaves out are drawn from `rng`."""
     if told.shots and kind != "alt":
         return _story(told, kind, rng)
     match kind:

@@ -133,41 +133,85 @@ BOILERPLATE = (
 # --- reading
 
 ONLY_READ = {
-    ("colour", "red"): "ruby, cherry, cherry red, dark red, blood red",
-    ("colour", "orange"): "apricot, bright orange",
-    ("colour", "yellow"): "gold, lemon, bright yellow, sunny yellow",
-    ("colour", "green"): "lime, olive, grass green, dark green, light green, bright green",
-    ("colour", "cyan"): "aqua, aquamarine, light blue",
-    ("colour", "blue"): "navy, navy blue, cobalt, dark blue, deep blue, bright blue",
-    ("colour", "purple"): "indigo, lilac, mauve, dark purple",
-    ("colour", "pink"): "fuchsia, hot pink, light pink",
-    ("colour", "white"): "ivory, snowy white, pure white",
-    ("colour", "black"): "ebony, dark black, coal black",
-    ("shape", "ball"): "round ball, disk, globe, bubble, marble",
-    ("shape", "box"): "brick, cardboard box, package, carton",
-    ("shape", "triangle"): "pyramid",
-    ("shape", "star"): "starlet, paper star",
-    ("shape", "ring"): "donut, doughnut, torus, annulus",
-    ("shape", "capsule"): "tablet, bean",
-    ("size", "small"): "miniature, teeny, wee, smallish",
+    (
+        "colour",
+        "red",
+    ): "ruby, cherry, cherry red, dark red, blood red, maroon, vermilion, burgundy, brick red",
+    ("colour", "orange"): "apricot, bright orange, pumpkin, carrot, dark orange",
+    ("colour", "yellow"): "gold, lemon, bright yellow, sunny yellow, mustard, canary, light yellow",
+    (
+        "colour",
+        "green",
+    ): "lime, olive, jade, mint, grass green, dark green, light green, bright green, forest green",
+    ("colour", "cyan"): "aqua, aquamarine, light blue, sky-blue, bluish green",
+    ("colour", "blue"): "navy, navy blue, cobalt, sapphire, ultramarine, dark blue, deep blue, bright blue",
+    ("colour", "purple"): "indigo, lilac, mauve, plum, amethyst, dark purple",
+    ("colour", "pink"): "fuchsia, hot pink, light pink, salmon, blush",
+    ("colour", "white"): "ivory, snowy white, pure white, snow-white",
+    ("colour", "black"): "ebony, onyx, charcoal, dark black, coal black, pitch black",
+    (
+        "shape",
+        "ball",
+    ): "round ball, disk, globe, bubble, marble, football, basketball, soccer ball, tennis ball, bowling ball, beach ball, round shape",
+    ("shape", "box"): "brick, cardboard box, package, parcel, carton, cuboid, square box, boxes",
+    ("shape", "triangle"): "pyramid, triangular shape",
+    ("shape", "star"): "starlet, paper star, star shape",
+    ("shape", "ring"): "donut, doughnut, torus, annulus, hula hoop, round ring",
+    ("shape", "capsule"): "tablet, bean, oblong",
+    ("size", "small"): "miniature, teeny, wee, smallish, petite, minuscule",
     ("size", "medium"): "normal-sized, average-sized, middling",
-    ("size", "large"): "giant, gigantic, enormous, massive, oversized",
-    ("background", "sunset"): "sundown, evening, twilight",
-    ("background", "night"): "midnight, nighttime, night sky",
-    ("background", "desert"): "sand, sahara",
-    ("background", "meadow"): "grass, field, grassland, lawn",
-    ("background", "ocean"): "seaside, beach, waves, coast",
-    ("background", "day"): "daytime, daylight, blue sky, sunny day, during the day",
-    ("background", "snow"): "winter, snowfield, wintry",
-    ("background", "lavender"): "lavender room, violet room, purple room, lilac room",
-    ("direction", "up"): "soars, ascend, rise, climb, climbing, lifting, skyward",
+    ("size", "large"): "giant, gigantic, enormous, massive, oversized, colossal, immense, jumbo",
+    ("background", "sunset"): "sundown, evening, twilight, golden hour",
+    (
+        "background",
+        "night",
+    ): "midnight, nighttime, night sky, moonlight, moonlit, starry night, dark night, starry sky",
+    ("background", "desert"): "sand, sahara, sandy",
+    (
+        "background",
+        "meadow",
+    ): "grass, field, grassland, lawn, pasture, prairie, grassy, green field, green grass",
+    ("background", "ocean"): "seaside, seashore, shore, beach, waves, coast, coastline",
+    ("background", "day"): "daytime, daylight, blue sky, sunny day, during the day, midday, noon",
+    ("background", "snow"): "winter, snowfield, wintry, snowy peaks, snowy mountains, white snow",
+    ("background", "lavender"): "lavender room, violet room, purple room, lilac room, lavender background",
+    (
+        "direction",
+        "up",
+    ): "soars, soaring, ascend, rise, climb, climbing, lifting, skyward, levitates, levitating, takes off",
     ("direction", "down"): "sink, descend, descending, fall, drop, dropping, plummets, tumbles",
     ("direction", "left"): "to left, toward the left, towards the left, to the left side, right to left",
     ("direction", "right"): "to right, toward the right, towards the right, to the right side, left to right",
+    ("direction", "still"): (
+        "standing, resting, stationary, hovering, sits, sitting, lies, idle, waiting, in place, unmoving, frozen, "
+        "at rest, static"
+    ),
+    ("event", "bounce"): "hopping, jumps, jump, jumping, leaps, leaping, bounces up",
+    ("event", "enter left"): "comes in from the left, appears from the left, enters left, enters from left",
     (
-        "direction",
-        "still",
-    ): "standing, resting, stationary, hovering, sits, sitting, lies, idle, waiting, in place",
+        "event",
+        "enter right",
+    ): "comes in from the right, appears from the right, enters right, enters from right",
+    (
+        "event",
+        "leave left",
+    ): "exits left, exits to the left, exits on the left, leaves left, out of frame to the left",
+    ("event", "leave right"): (
+        "exits right, exits to the right, exits on the right, leaves right, out of frame to the right"
+    ),
+    ("link", "collide"): "crashes into, smashes into, runs into, bumps, collides with, crash into",
+    ("camera", "pan left"): "pan left, pans left, panning left, camera panning left",
+    ("camera", "pan right"): "pan right, pans right, panning right, camera panning right",
+    ("camera", "tilt up"): "tilt up, tilts up, tilting up",
+    ("camera", "tilt down"): "tilt down, tilts down, tilting down",
+    ("camera", "zoom in"): "dolly in, push in, close in, camera zoom in, zoomed in",
+    ("camera", "zoom out"): "dolly out, pull back, pulls back, camera zoom out, camera pulls back",
+    (
+        "camera",
+        "follow",
+    ): "tracking shot, camera tracks, camera tracking, follow shot, camera following, follow cam",
+    ("style", "neon"): "neon lights, neon glow, glowing neon",
+    ("style", "outline"): "outlined, line drawing, line art, outline drawing",
     ("relation", "behind"): "in back of, goes behind, passes behind",
     ("relation", "in front of"): "passes in front of",
     ("relation", "above"): "on top of, higher than",
@@ -229,12 +273,19 @@ READING: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 RELATIONS_READ = {word: name for name, words in RELATION_WORDS.items() for word in words}
 COUNT_WORDS = {word: number for number, words in NUMBERS.items() for word in words}
+NUMBER_WORDS = {"two": 2, "three": 3, "four": 4, "2": 2, "3": 3, "4": 4, "pair": 2, "couple": 2}
+ELSEWHERE = frozenset("floor ground stage room light lights sky air scene shadows picture".split())
+NO_TYPOS = frozenset("rig pin back let don can sow whit bring stair store stare bell track".split())
 FUNCTION_WORDS = frozenset(
-    "he she they them their same again now who which wears wearing has have camera view come comes coming after before "
+    "go goes run runs running travel travels traveling travelling head heads heading make makes motion speed quick "
+    "slow calmly smooth smoothly straight steady steadily i me my we you want would like could please see showing "
+    "gif pretty cute nice beautiful cool toy some few so much own its itself lets simple plain "
+    "paper-cut papercut cutout cinematic these those them "
+    "he she them their same again now who which wears wearing has have camera view come comes coming after before "
     "meets please make create generate along next near beside very bright really just also until start starts end ends "
     "background colour color coloured colored shape shaped sized movie film animation gets get through around top "
-    "bottom edge screen frame empty nothing only other another each both all hop bounce onto when where for no not "
-    "a an the and or of is are it its on in at to from with by there this that one two single scene clip video stage "
+    "bottom edge screen frame empty nothing only other another each all hop bounce onto when where for no not "
+    "a an the and or of is are it its on in at to from with by there this that one single scene clip video stage "
     "paper theatre soft shadows light small shows show set takes place picture object objects everything cut cut-outs "
     "layered scenery falls upper middle halfway low high side towards toward front quiet while then as slowly quickly "
     "fast gently across over past rolls rolling roll slides sliding slide moves moving move glides gliding drifts "

@@ -1,0 +1,428 @@
+"""Short prompts to captions of the training distribution: what is stated is kept, what is open is filled in.
+
+The facts of a prompt are read (world/reading.py) and completed to a scene that the world could show; the world's
+own captioner words it, and a guard reads the result back: a caption that lost a stated fact is not used.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mutoscope.world.captions import Kind, parse, tell
+from mutoscope.world.facts import OPPOSITE, Fact, Thing, Truth
+from mutoscope.world.palette import VISIBLE_ON
+from mutoscope.world.stage import BACKGROUNDS, COLOURS, HATS, SIZES, is_hole
+from mutoscope.world.words import (
+    BACKGROUND_WORDS,
+    CAMERA_WORDS,
+    EYES,
+    MATERIAL_WORDS,
+    NUMBERS,
+    RELATION_WORDS,
+    STYLE_WORDS,
+)
+
+DRAWS = 48  # captions tried for one that says what is stated and little else
+MATCHED = 5  # things up to which every way of pairing them is tried
+CUT = re.compile(r"[\s,.;]*\b(?:shot\s*\d+\b|(?:then\s+)?cut to\b|next shot\b)[\s:,.–-]*", re.IGNORECASE)
+FALLING = re.compile(r"\b(?:fall|drop|plummet|tumbl)", re.IGNORECASE)
+ALOFT = re.compile(r"\b(?:fl(?:y|ies|ew|oat)|glid|drift|hover|hang|in the air|soar)", re.IGNORECASE)
+ROUND = ("ball", "ring")
+PLAIN_MOTIONS = {"left": 1.0, "right": 1.0, "up": 0.8, "down": 0.8, "still": 0.4}
+MOVES = {
+    "left": "moves to the left", "right": "moves to the right", "up": "moves up", "down": "moves down",
+    "still": "stays still", "bounce": "bounces", "enter left": "slides in from the left",
+    "enter right": "slides in from the right", "leave left": "slides out to the left",
+    "leave right": "slides out to the right",
+}  # fmt: skip
+
+Drafts = dict[int, dict[str, list[str]]]
+"""Per object of the prompt, the stated values of each kind of fact."""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A prompt and the text that a model is given for it.
+
+    stated: the facts of the prompt; all of them are in the text. added: those of the text that are not stated.
+    unknown: words of the prompt that the world does not have. notes: sentences for whoever wrote the prompt.
+    """
+
+    prompt: str
+    text: str
+    stated: tuple[Fact, ...]
+    added: tuple[Fact, ...]
+    unknown: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def expand(prompt: str, seed: int = 0, kind: Kind = "medium", picture: bool = False) -> Expansion:
+    """The caption of a prompt: a pure function of its arguments.
+
+    kind: "medium" adds colour, motion and background where they are open; "detailed" sizes and places too.
+    picture: of one frame, where nothing moves. A prompt in which nothing of the world is named is kept word
+    for word, as is one that no caption can say.
+    """
+    numbered = number_shots(prompt)
+    stated, unknown = parse(numbered)
+    rng = np.random.default_rng(seed)
+    drafts = draft(stated)
+    if not stated or (unknown and not drafts):
+        return Expansion(prompt, prompt, stated, (), unknown, _notes(drafts, stated, unknown))
+    text = _best(numbered, stated, drafts or {0: {}}, (kind, picture), rng) or prompt
+    added = lost(parse(text)[0], stated)
+    return Expansion(prompt, text, stated, added, unknown, _notes(drafts, stated, unknown))
+
+
+def number_shots(prompt: str) -> str:
+    """The prompt with its shots, divided by "cut to" or numbered anyhow, called "Shot 1:", "Shot 2:", ..."""
+    parts = split_shots(prompt)
+    if len(parts) < 2:
+        return prompt
+    return " ".join(f"Shot {number}: {part}." for number, part in enumerate(parts, 1))
+
+
+def split_shots(text: str) -> list[str]:
+    """The texts of its shots."""
+    return [part.strip(" .,;:") for part in CUT.split(text) if part.strip(" .,;:")]
+
+
+def draft(stated: Iterable[Fact]) -> Drafts:
+    """What is stated of each object, in the order of the prompt."""
+    drafts: Drafts = {}
+    for fact in stated:
+        if fact.subject is not None:
+            drafts.setdefault(fact.subject, {}).setdefault(fact.kind, []).append(fact.value)
+    return drafts
+
+
+def lost(stated: Sequence[Fact], told: Sequence[Fact]) -> tuple[Fact, ...]:
+    """The stated facts that `told` does not contain, for the best way to pair the objects of both."""
+    theirs, ours, there = _both_ways(told), _objects(stated), _objects(told)
+    orders: Iterable[Sequence[int]] = (tuple(range(ours)),)
+    if max(ours, there) <= MATCHED:
+        orders = itertools.permutations(range(max(ours, there)), ours)
+    losses = (tuple(fact for fact in stated if not _is_told(fact, order, theirs, there)) for order in orders)
+    return min(losses, key=len)
+
+
+def _objects(told: Iterable[Fact]) -> int:
+    """The number of objects that the facts are about."""
+    named = [0]
+    for fact in told:
+        if fact.subject is not None:
+            other = fact.value.rsplit(" ", 1)[-1] if fact.kind in ("relation", "event") else ""
+            named += [1 + fact.subject, 1 + int(other) if other.isdigit() else 0]
+    return max(named)
+
+
+def _both_ways(told: Iterable[Fact]) -> set[Fact]:
+    """The facts, and each relation from the other side too."""
+    found = set(told)
+    for fact in told:
+        if fact.kind == "relation":
+            word, other = fact.value.rsplit(" ", 1)
+            found.add(Fact("relation", int(other), f"{OPPOSITE[word]} {fact.subject}"))
+    return found
+
+
+def _is_told(fact: Fact, order: Sequence[int], told: set[Fact], there: int) -> bool:
+    if fact.kind == "count":
+        return fact in told or there == int(fact.value)
+    if fact.subject is None:
+        return fact in told
+    subject, value = order[fact.subject], fact.value
+    if fact.kind == "hat":
+        hats = [
+            set(other.value.split()) for other in told if other.kind == "hat" and other.subject == subject
+        ]
+        return any(set(value.split()) - set(SIZES) <= hat for hat in hats)
+    if fact.kind == "relation" or value.startswith("collide"):
+        words, other_one = value.rsplit(" ", 1)
+        value = f"{words} {order[int(other_one)]}"
+    return Fact(fact.kind, subject, value) in told
+
+
+# --- what is open
+
+
+def _best(
+    prompt: str, stated: Sequence[Fact], drafts: Drafts, style: tuple[Kind, bool], rng: np.random.Generator
+) -> str | None:
+    """The caption with the least beyond what is wanted; the plain rendering when no caption has all that is stated."""
+    kind, picture = style
+    told = complete(prompt, stated, drafts, picture, rng)
+    wanted = [*stated, *_wanted(told)]
+    best, fewest = None, 10**6
+    for _ in range(DRAWS):
+        text = tell(told, kind, rng)
+        said = parse(text)[0]
+        if lost(stated, said) or not _shots_kept(prompt, text):
+            continue
+        beyond = 0 if kind == "detailed" else len(lost(said, wanted))
+        amiss = beyond + len(lost(wanted, said))
+        if amiss < fewest:
+            best, fewest = text, amiss
+        if amiss == 0:
+            break
+    if best is not None:
+        return best
+    plain = render_facts(stated, told)
+    return plain if not lost(stated, parse(plain)[0]) and _shots_kept(prompt, plain) else None
+
+
+def _wanted(told: Truth) -> list[Fact]:
+    """What a caption should say although nobody asked: who moves how, and where."""
+    shots = told.shots or (told,)
+    found = [Fact("background", None, shot.background) for shot in shots]
+    for index, thing in enumerate(told.things):
+        found += [Fact("colour", index, thing.colour), Fact("shape", index, thing.shape)]
+        found += [
+            Fact("direction", index, shot.things[index].direction)
+            for shot in shots
+            if thing.manner not in ("picture", "drop", "hop") and shot.things[index].direction
+        ]
+    return found
+
+
+def _shots_kept(prompt: str, text: str) -> bool:
+    """Whether each shot of the text has what the same shot of the prompt states."""
+    asked, made = split_shots(prompt), split_shots(text)
+    if len(asked) < 2:
+        return True
+    if made and len(made) == len(asked) + 1:
+        made = made[1:]  # the sentence before the first shot
+    kinds = ("background", "direction", "event", "camera")
+    return len(made) == len(asked) and all(
+        {fact.value for fact in parse(one)[0] if fact.kind in kinds}
+        <= {fact.value for fact in parse(f"a ball {other}")[0]} | {fact.value for fact in parse(other)[0]}
+        for one, other in zip(asked, made, strict=True)
+    )
+
+
+def complete(
+    prompt: str, stated: Sequence[Fact], drafts: Drafts, picture: bool, rng: np.random.Generator
+) -> Truth:
+    """A truth of which everything stated holds, as far as one truth can, and the rest is plausible."""
+    clip = {
+        kind: [fact.value for fact in stated if fact.subject is None and fact.kind == kind]
+        for kind in ("background", "camera", "style", "count", "shots")
+    }
+    number = max([1 + max(drafts), *(int(count) for count in clip["count"])])
+    drafts = {index: drafts.get(index, {}) for index in range(min(number, len(COLOURS)))}
+    background = clip["background"][0] if clip["background"] else _background(drafts, rng)
+    moods = (bool(FALLING.search(prompt)), bool(ALOFT.search(prompt)))
+    camera, style = (clip["camera"] or ["static"])[0], (clip["style"] or ["paper"])[0]
+    things: list[Thing] = []
+    for index in drafts:
+        things.append(_thing(index, drafts, things, (background, camera), moods, rng))
+    if picture:
+        things = [replace(thing, manner="picture", direction="") for thing in things]
+    told = Truth(background, style, tuple(things), tuple(_relations(drafts)), camera)
+    if not clip["shots"]:
+        return told
+    return replace(told, shots=_shots(prompt, told, rng))
+
+
+def _background(drafts: Drafts, rng: np.random.Generator) -> str:
+    """A backdrop before which everything whose colour is stated can be seen."""
+    colours = {colour for each in drafts.values() for colour in each.get("colour", ())}
+    seen = [name for name in BACKGROUNDS if colours <= set(VISIBLE_ON[name])]
+    return str(rng.choice(seen or BACKGROUNDS))
+
+
+def _thing(
+    index: int,
+    drafts: Drafts,
+    others: Sequence[Thing],
+    setting: tuple[str, str],
+    moods: tuple[bool, bool],
+    rng: np.random.Generator,
+) -> Thing:
+    """One object: what is stated of it, and what the world would add. setting: background and camera."""
+    mine = drafts[index]
+    shape = mine.get("shape", ["ball"])[0]
+    taken = {other.colour for other in others}
+    taken |= {colour for each in drafts.values() for colour in each.get("colour", ())}
+    visible = [name for name in VISIBLE_ON[setting[0]] if name not in taken] or list(COLOURS)
+    open_colours = [name for name in visible if not is_hole(name, shape, "")] or visible
+    colour = mine["colour"][0] if "colour" in mine else str(rng.choice(open_colours))
+    direction = _direction(index, drafts, setting[1], shape, rng)
+    events = tuple(mine.get("event", ()))
+    material = mine.get("material", [""])[0]
+    aloft = moods[1] or any(word.startswith("above") for word in _related(index, drafts))
+    manner = _manner(shape, direction, events, moods[0] or bool(material), aloft)
+    size = mine["size"][0] if "size" in mine else _size(index, drafts, rng)
+    hat, eyes = _face(mine, colour, rng)
+    x = 0.25 if any(word.startswith("right of") for word in _related(index, drafts)) else 0.0
+    x = -0.25 if any(word.startswith("left of") for word in _related(index, drafts)) else x
+    y = 0.5 if manner in ("drift", "float", "sink", "hang", "drop", "hop") else 0.13 + SIZES[size] / 2
+    return Thing(colour, shape, size, direction, manner, x, y, events, material, hat, eyes)
+
+
+def _related(index: int, drafts: Drafts) -> list[str]:
+    """The relations of an object, from its own side: "behind 1"."""
+    return [
+        *drafts[index].get("relation", ()),
+        *(f"{OPPOSITE[word]} {i}" for i, word, j in _relations(drafts) if j == index),
+    ]
+
+
+def _relations(drafts: Drafts) -> list[tuple[int, str, int]]:
+    pairs = ((i, value.rsplit(" ", 1)) for i, each in drafts.items() for value in each.get("relation", ()))
+    return [(i, word, int(other)) for i, (word, other) in pairs]
+
+
+def _direction(index: int, drafts: Drafts, camera: str, shape: str, rng: np.random.Generator) -> str:
+    """The stated direction, the one that an event or relation needs, or any that training shows."""
+    mine = drafts[index]
+    events = mine.get("event", [])
+    if "direction" in mine:
+        return mine["direction"][0]
+    for event in events:
+        verb, _, side = event.partition(" ")
+        if verb == "enter":
+            return "right" if side == "left" else "left"
+        if verb == "leave":
+            return side
+    if "bounce" in events:
+        return ""
+    struck = [int(event.split()[1]) for event in events if event.startswith("collide")]
+    related = [relation.rsplit(" ", 1) for relation in _related(index, drafts)]
+    if any(other < index for other in struck) or any(
+        word not in ("behind", "in front of") or int(other) < index for word, other in related
+    ):
+        return "still"
+    weights = {name: weight for name, weight in PLAIN_MOTIONS.items() if not is_hole("", shape, name)}
+    if struck or related or camera == "follow":
+        weights = {"left": 1.0, "right": 1.0}
+    shares = np.array(list(weights.values()))
+    return str(rng.choice(list(weights), p=shares / shares.sum()))
+
+
+def _manner(shape: str, direction: str, events: Sequence[str], falls: bool, aloft: bool) -> str:
+    """How a body moves: round ones roll, others slide, what is aloft drifts or hangs."""
+    if "bounce" in events:
+        return "hop" if direction in ("left", "right") else "drop"
+    if direction in ("left", "right"):
+        return "drift" if aloft else "roll" if shape in ROUND else "slide"
+    vertical = {"up": "float", "down": "drop" if falls else "sink"}
+    return vertical.get(direction, "hang" if aloft else "stand")
+
+
+def _size(index: int, drafts: Drafts, rng: np.random.Generator) -> str:
+    """Who passes behind something is small and the screen large; else any."""
+    for word, other in (relation.rsplit(" ", 1) for relation in _related(index, drafts)):
+        if word in ("behind", "in front of"):
+            return "small" if index < int(other) else "large"
+    return str(rng.choice(tuple(SIZES)))
+
+
+def _face(
+    mine: Mapping[str, list[str]], colour: str, rng: np.random.Generator
+) -> tuple[tuple[str, str] | None, int]:
+    """Hat (shape, colour) and eyes, both or none: so do the characters of the world."""
+    if "hat" not in mine and "eyes" not in mine:
+        return None, 0
+    words = mine.get("hat", [""])[0].split()
+    shapes = [word for word in words if word not in COLOURS and word not in SIZES]
+    colours = [word for word in words if word in COLOURS]
+    other = str(rng.choice([name for name in COLOURS if name != colour]))
+    shape = shapes[0] if shapes else str(rng.choice(HATS))
+    eyes = int(mine["eyes"][0]) if "eyes" in mine else int(rng.integers(1, 4))
+    return (shape, colours[0] if colours else other), eyes
+
+
+def _shots(prompt: str, told: Truth, rng: np.random.Generator) -> tuple[Truth, ...]:
+    """The shots of a story: each has the things of the whole, and its own place and motion."""
+    parts = [parse(f"the {told.things[0].shape}. {part}")[0] for part in split_shots(prompt)]
+    places = [next((fact.value for fact in part if fact.kind == "background"), "") for part in parts]
+    free = [name for name in VISIBLE_PLACES[told.things[0].colour] if name not in places]
+    hat, eyes = told.things[0].hat, told.things[0].eyes
+    if hat is None:
+        hat, eyes = _face({"hat": [""]}, told.things[0].colour, rng)
+    shots = []
+    for part, place in zip(parts, places, strict=True):
+        drafts = draft(
+            fact for fact in part if fact.subject == 0 and fact.kind in ("direction", "event", "size")
+        )
+        mine = drafts.get(0, {})
+        way = _direction(0, {0: mine}, "follow", told.things[0].shape, rng)
+        events = tuple(event for event in mine.get("event", ()) if not event.startswith("collide"))
+        manner = _manner("box", way, events, falls=False, aloft=False)
+        actor = replace(told.things[0], direction=way, events=events, manner=manner, hat=hat, eyes=eyes)
+        actor = replace(actor, size=mine["size"][0]) if "size" in mine else actor
+        place = place or str(rng.choice(free or BACKGROUNDS))
+        free = [name for name in free if name != place]
+        shots.append(Truth(place, told.style, (actor, *told.things[1:]), (), "static"))
+    return tuple(shots)
+
+
+VISIBLE_PLACES = {colour: [name for name in BACKGROUNDS if colour in VISIBLE_ON[name]] for colour in COLOURS}
+
+
+# --- plain words
+
+
+def render_facts(stated: Sequence[Fact], told: Truth) -> str:
+    """Every stated fact in canonical words, one after the other; nouns and colours from the completed truth."""
+    drafts = draft(stated)
+    nouns = [
+        " ".join(filter(None, (_stated(drafts, i, "size"), thing.colour, _wooden(drafts, i), thing.shape)))
+        for i, thing in enumerate(told.things)
+    ]
+    sentences = []
+    for i, thing in enumerate(told.things):
+        mine = drafts.get(i, {})
+        moves = [
+            MOVES[value] for value in (*mine.get("direction", ()), *mine.get("event", ())) if value in MOVES
+        ]
+        face = ""
+        if thing.hat is not None:
+            face = f" with a {thing.hat[1]} {thing.hat[0]} hat and {EYES[thing.eyes]}"
+        sentences.append(f"a {nouns[i]}{face} {' and '.join(moves)}".rstrip())
+    for i, word, j in _relations(drafts):
+        sentences.append(f"the {nouns[i]} is {RELATION_WORDS[word][0]} the {nouns[j]}")
+    for i, each in drafts.items():
+        struck = [int(event.split()[1]) for event in each.get("event", ()) if event.startswith("collide")]
+        sentences += [f"the {nouns[i]} hits the {nouns[j]}" for j in struck if i < j]
+    for fact in stated:
+        match fact.kind:
+            case "background":
+                sentences.append(f"the scene is set {BACKGROUND_WORDS[fact.value][0]}")
+            case "camera":
+                sentences.append(CAMERA_WORDS[fact.value][0])
+            case "style":
+                sentences.append(STYLE_WORDS[fact.value][0])
+            case "count" if int(fact.value) in NUMBERS:
+                sentences.append(f"there are {NUMBERS[int(fact.value)][0]} in the picture")
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
+
+
+def _stated(drafts: Drafts, index: int, kind: str) -> str:
+    return drafts.get(index, {}).get(kind, [""])[0]
+
+
+def _wooden(drafts: Drafts, index: int) -> str:
+    material = _stated(drafts, index, "material")
+    return MATERIAL_WORDS[material][0] if material else ""
+
+
+def _notes(drafts: Drafts, stated: Sequence[Fact], unknown: Sequence[str]) -> tuple[str, ...]:
+    """What cannot be shown, or hardly."""
+    notes = []
+    if unknown:
+        words = ", ".join(repr(word) for word in unknown)
+        notes.append(f"The built-in world has no {words}; that part of the prompt cannot be shown.")
+    for place in (fact.value for fact in stated if fact.kind == "background"):
+        for each in drafts.values():
+            colour = each.get("colour", [""])[0]
+            if colour and colour not in VISIBLE_ON[place]:
+                notes.append(
+                    f"A {colour} {each['shape'][0]} is hard to see {BACKGROUND_WORDS[place][0]}; "
+                    f"{', '.join(VISIBLE_ON[place])} stand out there."
+                )
+    return tuple(notes)

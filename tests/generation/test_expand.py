@@ -1,0 +1,198 @@
+"""Expansion keeps what is stated, adds what is plausible, and says what cannot be shown."""
+
+import random
+import time
+
+import pytest
+
+from mutoscope.generation.expand import Expansion, expand, lost, split_shots
+from mutoscope.world.captions import HELD_OUT_SYNONYMS, Fact, parse
+from mutoscope.world.palette import VISIBLE_ON
+from mutoscope.world.stage import BACKGROUNDS, COLOURS, SHAPES
+
+# How people might say it; none of these lists is the captioner's.
+COLOUR_SAID = {
+    "red": ["red", "scarlet", "RED"], "blue": ["blue", "azure", "navy"], "green": ["green", "gren", "emerald"],
+    "yellow": ["yellow", "yelow", "golden"], "cyan": ["teal", "cyan"], "orange": ["amber", "oragne"],
+    "purple": ["purple", "pruple"], "black": ["black"], "white": ["white"], "pink": ["pink", "magenta"],
+}  # fmt: skip
+SHAPE_SAID = {
+    "ball": ["ball", "sphere", "orb"], "box": ["box", "cube", "crate"], "star": ["star", "starr"],
+    "triangle": ["triangle", "trianlge", "traingel"], "ring": ["ring", "hoop"], "capsule": ["capsule", "pill"],
+}  # fmt: skip
+SIZE_SAID = {"small": ["tiny", "mini", "small"], "large": ["huge", "big", "enormous"]}
+MOTION_SAID = {
+    "left": ["rolling left", "left", "moves to the left", "goes leftward"],
+    "right": ["right", "moving right", "from left to right"],
+    "up": ["rises", "going up", "ascends", "floating up"],
+    "down": ["sinks", "moves down", "descends"],
+    "still": ["motionless", "stays still", "does not move"],
+}
+PLACE_SAID = {
+    "night": ["at night", "night"], "sunset": ["at dusk", "sunset"], "desert": ["in the dunes", "desert"],
+    "ocean": ["at the beach", "by the sea"], "meadow": ["in a field", "meadow"], "snow": ["snowy", "in winter"],
+}  # fmt: skip
+CAMERA_SAID = {
+    "zoom in": ["camera zooms in", "zoom in"],
+    "pan left": ["camera pans left"],
+    "follow": ["camera follows"],
+}
+
+
+def made_up(seed: int) -> tuple[str, list[Fact]]:
+    """A prompt nobody wrote, and what whoever means it has in mind."""
+    draw = random.Random(seed)
+    facts: list[Fact] = []
+
+    def say(kind: str, subject: int | None, said: dict[str, list[str]], chance: float) -> str:
+        if draw.random() > chance:
+            return ""
+        value = draw.choice(sorted(said))
+        facts.append(Fact(kind, subject, value))
+        return draw.choice(said[value])
+
+    clauses = []
+    colours = dict(COLOUR_SAID)
+    for index in range(draw.choice((1, 1, 2))):
+        adjectives = [say("size", index, SIZE_SAID, 0.35), say("colour", index, colours, 0.85)]
+        noun = " ".join([*filter(None, adjectives), say("shape", index, SHAPE_SAID, 1.0)])
+        noun = noun if draw.random() < 0.4 and index == 0 else f"a {noun}"
+        clauses.append(f"{noun} {say('direction', index, MOTION_SAID, 0.75)}".strip())
+        colours = {
+            name: words for name, words in colours.items() if facts and Fact("colour", 0, name) not in facts
+        }
+    text = draw.choice((" and ", ", ", ". ", " ")).join(clauses)
+    parts = [text, say("background", None, PLACE_SAID, 0.4), say("camera", None, CAMERA_SAID, 0.15)]
+    return draw.choice((", ", " ", " - ")).join(filter(None, parts)), facts
+
+
+def test_200_prompts_keep_every_stated_fact() -> None:
+    unchanged = []
+    for seed in range(200):
+        prompt, meant = made_up(seed)
+        expansion = expand(prompt, seed)
+        said = parse(expansion.text)[0]
+        assert lost(expansion.stated, said) == (), (prompt, expansion.text)
+        assert lost(meant, said) == (), (prompt, expansion.text, lost(meant, said))
+        assert parse(expansion.text)[1] == (), expansion.text
+        unchanged += [prompt] * (expansion.text == prompt)
+    assert unchanged == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_added_can_be_seen_and_is_little(seed: int) -> None:
+    expansion = expand("a ball", seed)
+    kinds = {fact.kind: fact.value for fact in expansion.added}
+    assert set(kinds) <= {"colour", "direction", "background"}
+    assert kinds["colour"] in VISIBLE_ON[kinds["background"]]
+    assert 3 <= len(expansion.text.split()) <= 20
+
+
+def test_the_same_seed_gives_the_same_text_and_others_give_others() -> None:
+    texts = [expand("a star", seed).text for seed in range(12)]
+    assert texts == [expand("a star", seed).text for seed in range(12)]
+    assert len(set(texts)) >= 6
+
+
+def test_detailed_says_more() -> None:
+    medium, detailed = (expand("a red ball rolls left", 1, kind).text for kind in ("medium", "detailed"))
+    assert len(detailed) > 1.5 * len(medium)
+    assert lost(parse("a red ball rolls left")[0], parse(detailed)[0]) == ()
+
+
+def test_round_things_roll_and_boxes_slide() -> None:
+    words = {
+        shape: {expand(f"a red {shape} left", seed).text for seed in range(25)} for shape in ("ball", "box")
+    }
+    assert any("roll" in text for text in words["ball"])
+    assert not any("roll" in text for text in words["box"])
+    assert any("slid" in text for text in words["box"])
+
+
+@pytest.mark.parametrize("word", sorted(HELD_OUT_SYNONYMS))
+def test_strange_words_become_words_of_the_captions(word: str) -> None:
+    kind, value = HELD_OUT_SYNONYMS[word]
+    prompt = {"colour": f"a {word} ring", "shape": f"a red {word}", "size": f"a {word} ring",
+              "direction": f"a ring {word}", "background": f"a ring at {word}"}[kind]  # fmt: skip
+    expansion = expand(prompt)
+    assert word not in expansion.text
+    assert Fact(kind, None if kind == "background" else 0, value) in parse(expansion.text)[0]
+
+
+@pytest.mark.parametrize("prompt", ["a giraffe", "a giraffe in a meadow", "hello", ""])
+def test_what_cannot_be_shown_is_said_and_nothing_is_made_up(prompt: str) -> None:
+    expansion = expand(prompt)
+    assert expansion.text == prompt
+    assert bool(expansion.notes) == bool(prompt)
+
+
+def test_the_part_that_can_be_shown_is_expanded() -> None:
+    expansion = expand("a red ball and a giraffe")
+    assert "giraffe" in expansion.notes[0]
+    assert "giraffe" not in expansion.text
+    assert Fact("colour", 0, "red") in expansion.stated
+
+
+def test_white_in_the_snow_is_kept_and_warned_of() -> None:
+    expansion = expand("a white ball in the snow")
+    assert Fact("background", None, "snow") in parse(expansion.text)[0]
+    assert "hard to see" in expansion.notes[0]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Shot 1: a red ball in a meadow. Shot 2: the red ball at night.",
+        "a red ball rolls left in a meadow, then cut to: it slides right at night",
+        "shot 1 a blue star, shot 2 the star in the desert, shot 3 the star by the sea",
+    ],
+)
+def test_shots_keep_their_own_facts(prompt: str) -> None:
+    expansion = expand(prompt)
+    asked, made = split_shots(prompt), split_shots(expansion.text)
+    assert len(made) == len(asked)
+    for one, other in zip(asked, made, strict=True):
+        wanted = {fact.value for fact in parse(one)[0] if fact.kind == "background"}
+        assert wanted <= {fact.value for fact in parse(other)[0]}
+    assert f"Shot {len(asked)}:" in expansion.text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [("red ball rolls behind a blue box", "behind"), ("a red ball hits a blue ball", "hit"),
+     ("a red ball in neon", "neon"), ("a red ball, the camera zooms out", "out"),
+     ("a red ball with a hat", "hat"), ("a clay ball falls", "fall")],
+)  # fmt: skip
+def test_relations_events_and_film_words_survive(prompt: str, word: str) -> None:
+    texts = {expand(prompt, seed).text for seed in range(8)}
+    assert all(lost(parse(prompt)[0], parse(text)[0]) == () for text in texts)
+    assert any(word in text for text in texts)
+
+
+def test_a_picture_does_not_move() -> None:
+    for seed in range(10):
+        assert not [
+            fact for fact in expand("a red ball", seed, picture=True).added if fact.kind == "direction"
+        ]
+
+
+def test_facts_are_paired_whatever_the_order() -> None:
+    stated = parse("a red ball is left of a blue box")[0]
+    assert lost(stated, parse("the blue box is right of the red ball")[0]) == ()
+    assert lost(stated, parse("the blue box is left of the red ball")[0]) != ()
+    assert lost(stated, parse("a red box is left of a blue ball")[0]) != ()
+
+
+def test_any_text_is_answered() -> None:
+    for prompt in ("left of of", "shot 2 shot 9", "behind behind", "a" * 5000, "🎈", " ".join(SHAPES * 3),
+                   " and ".join(f"a {colour} ball" for colour in COLOURS), " ".join(BACKGROUNDS)):  # fmt: skip
+        assert isinstance(expand(prompt), Expansion)
+
+
+def test_it_is_fast() -> None:
+    times = []
+    for seed in range(30):
+        start = time.process_time()
+        expand(made_up(seed)[0], seed)
+        times.append(time.process_time() - start)
+    assert sorted(times)[15] < 0.15
