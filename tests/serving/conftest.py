@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mutoscope.serving.api import Desk, build
+from mutoscope.serving.api import build
+from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import Door, Gate
 from mutoscope.serving.jobs import Job, QueueLimits, Store, Submission
 from mutoscope.serving.keys import Keyring

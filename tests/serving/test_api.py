@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from mutoscope.serving.api import Desk
+from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import Gate
 from mutoscope.serving.jobs import Job, QueueLimits
 from mutoscope.serving.keys import FRESH, create_key, revoke_key
@@ -127,7 +127,7 @@ def test_replies_tell_when_to_ask_again(client: TestClient, submit: Submit, fini
 def test_content_comes_whole_and_in_ranges(client: TestClient, submit: Submit, finish: Finish) -> None:
     job = submit()
     early = client.get(f"/v1/videos/{job.id}/content")
-    assert (early.status_code, error_of(early)["code"]) == (400, "video_not_ready")
+    assert (early.status_code, error_of(early)["code"]) == (409, "video_not_ready")
     finish(job)
     for variant, kind in (("video", "video/mp4"), ("thumbnail", "image/webp"), ("spritesheet", "image/jpeg")):
         answer = client.get(f"/v1/videos/{job.id}/content?variant={variant}")
@@ -182,7 +182,7 @@ def test_the_clients_keyless_retry_makes_one_job(client: TestClient, desk: Desk)
 
 def test_a_remix_takes_everything_but_the_words(client: TestClient, submit: Submit, finish: Finish) -> None:
     job = submit(negative="fog", seed=11, steps=9)
-    assert client.post(f"/v1/videos/{job.id}/remix", json={"prompt": "y"}).status_code == 400
+    assert client.post(f"/v1/videos/{job.id}/remix", json={"prompt": "y"}).status_code == 409
     finish(job)
     reply = client.post(f"/v1/videos/{job.id}/remix", json={"prompt": "y"}).json()
     assert (reply["prompt"], reply["seed"], reply["steps"], reply["negative_prompt"]) == ("y", 11, 9, "fog")

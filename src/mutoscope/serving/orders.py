@@ -26,6 +26,9 @@ class Order:
     `model` is the name that was asked for, `served_by` the model that draws. `inputs` names the folder of the
     normalised pictures and clips that came with the request ("" for none): first.png, last.png, video.mp4.
     `frames` counts the new frames only; `source` is the job that an extension, edit or remix starts from.
+    With a `strength` the clip is drawn from the noised frames of the one in the inputs. An extension follows its
+    source, goes before it (`backward`) or leads from its end to its start (`loop`); a new clip with `loop` ends
+    where it began.
     """
 
     task: Task
@@ -49,6 +52,9 @@ class Order:
     source: str = ""
     source_frames: int = 0
     unsupported: str = ""
+    strength: float | None = None
+    loop: bool = False
+    backward: bool = False
 
     @property
     def size(self) -> str:

@@ -4,19 +4,31 @@ Requests are checked strictly when they come as JSON; a form knows only strings,
 What clients add through `extra_body` (seed, steps, ...) is declared here as well; unknown names are refused.
 """
 
+import re
 import unicodedata
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mutoscope.generation.request import STRENGTHS
 from mutoscope.serving.jobs import Character, Job
+from mutoscope.serving.orders import Order
 
 ALIASES = ("sora-2", "sora-2-pro", "sora-2-2025-10-06", "sora-2-2025-12-08", "sora-2-pro-2025-10-06")
 """Model names of the old API; the server's own model answers to them and `served_by` says so."""
 
 PROMPT_CHARACTERS = 20_000
-JOB_ID = r"^video_[0-9a-f]{32}$"
-CHARACTER_ID = r"^char_[0-9a-f]{32}$"
+LONGEST = 120.0
+"""Seconds that a video may last."""
+
+_CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+PLAIN = f"^[^{_CONTROL}]*$"
+SAID = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
+SECONDS = r"(?:[1-9][0-9]?|1[01][0-9])(?:\.[0-9]{1,6})?|120(?:\.0{1,6})?|0\.[0-9]{0,5}[1-9]"
+SIDE = r"(?:1[6-9]|[2-9][0-9]|[1-9][0-9]{2}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-6])"
+DATA_URL = (
+    "^data:image/(?:png|jpeg|webp);base64,(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+)
 
 
 class ApiError(Exception):
@@ -72,26 +84,60 @@ def _said(text: str) -> str:
     return text
 
 
-Prompt = Annotated[str, Field(min_length=1, max_length=PROMPT_CHARACTERS), AfterValidator(_said)]
-Text = Annotated[str, Field(max_length=PROMPT_CHARACTERS), AfterValidator(_readable)]
-Seconds = Annotated[str, Field(max_length=20)] | Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Size = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$")]
+def _length(text: str) -> str:
+    if re.fullmatch(SECONDS, text) is None:
+        raise ValueError(f"{text[:20]} is no length in seconds above 0 and up to {LONGEST:g}")
+    return text
+
+
+def _two_sides(text: str) -> str:
+    if re.fullmatch(f"{SIDE}x{SIDE}", text) is None:
+        raise ValueError(f"{text[:20]} is not of the form WIDTHxHEIGHT with sides of 16 to 4096 pixels")
+    return text
+
+
+Prompt = Annotated[
+    str,
+    Field(min_length=1, max_length=PROMPT_CHARACTERS, json_schema_extra={"pattern": SAID}),
+    AfterValidator(_said),
+]
+Text = Annotated[
+    str,
+    Field(max_length=PROMPT_CHARACTERS, json_schema_extra={"pattern": PLAIN}),
+    AfterValidator(_readable),
+]
+Seconds = (
+    Annotated[str, Field(json_schema_extra={"pattern": f"^(?:{SECONDS})$"}), AfterValidator(_length)]
+    | Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
+)
+Size = Annotated[str, Field(json_schema_extra={"pattern": f"^{SIDE}x{SIDE}$"}), AfterValidator(_two_sides)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Id = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def _one_of_both(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = [{"required": [name]} for name in schema["properties"]]
+    for field in schema["properties"].values():
+        del field["default"]
+
+
 class PictureReference(Strict):
     """A picture as a data URL. Other URLs are not fetched, and there is no file API."""
 
-    image_url: Annotated[str, Field(max_length=32 * 2**20)] | None = None
-    file_id: Annotated[str, Field(max_length=200)] | None = None
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_one_of_both)
+
+    image_url: Annotated[
+        str, Field(max_length=32 * 2**20, json_schema_extra={"pattern": DATA_URL, "format": "picture-url"})
+    ] = ""
+    file_id: Annotated[str, Field(max_length=200)] = ""
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.image_url is None) == (self.file_id is None):
+    def _has_one(self) -> Self:
+        if len(self.model_fields_set) != 1:
             raise ValueError("must hold either image_url or file_id")
         return self
 
@@ -99,11 +145,11 @@ class PictureReference(Strict):
 class VideoReference(Strict):
     """A video of this server."""
 
-    id: Annotated[str, Field(max_length=100)]
+    id: Id
 
 
 class CharacterReference(Strict):
-    id: Annotated[str, Field(max_length=100)]
+    id: Id
 
 
 class Knobs(Strict):
@@ -116,8 +162,20 @@ class Knobs(Strict):
     sampler: Literal["euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc"] | None = None
 
 
+Strength = Literal["subtle", "mild", "strong"] | Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+"""How far a video is drawn anew from its own frames: their noise level, or a word for it."""
+
+
+def level(strength: str | float) -> float:
+    """The noise level of a strength."""
+    return STRENGTHS[strength] if isinstance(strength, str) else strength
+
+
 class CreateVideo(Knobs):
-    """POST /v1/videos. A file may stand for `input_reference` (the first frame) and `last_frame`."""
+    """POST /v1/videos. A file may stand for `input_reference` (the first frame) and `last_frame`.
+
+    With `loop` the video ends where it began.
+    """
 
     prompt: Prompt
     model: Name = "sora-2"
@@ -127,21 +185,39 @@ class CreateVideo(Knobs):
     input_reference: PictureReference | None = None
     last_frame: PictureReference | None = None
     characters: Annotated[list[CharacterReference], Field(max_length=2)] = []
+    loop: bool = False
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Width and height in pixels."""
+        if self.size is None:
+            return None
+        width, height = self.size.split("x")
+        return int(width), int(height)
 
 
 class RemixVideo(Knobs):
-    """POST /v1/videos/{id}/remix: the same clip with another prompt; the seed stays unless it is given."""
+    """POST /v1/videos/{id}/remix: the same clip with another prompt; the seed stays unless it is given.
+
+    Without a strength the clip is drawn from the same noise, with one from its own frames.
+    """
 
     prompt: Prompt
+    strength: Strength | None = None
 
 
 class ExtendVideo(Knobs):
-    """POST /v1/videos/extensions: `seconds` more of a video of this server, or of an uploaded file."""
+    """POST /v1/videos/extensions: `seconds` more of a video of this server, or of an uploaded file.
+
+    They follow its end, come before its start (`backward`), or lead from the end to the start (`loop`).
+    """
 
     prompt: Prompt
     seconds: Seconds
     video: VideoReference | None = None
     model: Name = "sora-2"
+    loop: bool = False
+    backward: bool = False
 
 
 class EditVideo(Knobs):
@@ -150,12 +226,16 @@ class EditVideo(Knobs):
     prompt: Prompt
     video: VideoReference | None = None
     model: Name = "sora-2"
+    strength: Strength = "mild"
 
 
 class CreateCharacter(Strict):
-    """POST /v1/videos/characters, beside a file `video`."""
+    """POST /v1/videos/characters: a name for who is seen in an uploaded file or a video of this server."""
 
-    name: Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_said)]
+    name: Annotated[
+        str, Field(min_length=1, max_length=80, json_schema_extra={"pattern": SAID}), AfterValidator(_said)
+    ]
+    video: VideoReference | None = None
 
 
 class JobError(BaseModel):
@@ -182,6 +262,7 @@ class VideoReply(BaseModel):
     served_by: str
     task: Literal["create", "remix", "extend", "edit"]
     extended_from_video_id: str | None
+    edited_from_video_id: str | None
     drawn_size: str
     frames: int
     fps: float
@@ -190,6 +271,9 @@ class VideoReply(BaseModel):
     guidance: float
     sampler: str
     negative_prompt: str
+    strength: float | None
+    loop: bool
+    backward: bool
     note: str | None
 
 
@@ -261,6 +345,7 @@ def video_reply(job: Job) -> VideoReply:
         served_by=order.served_by,
         task=order.task,
         extended_from_video_id=(order.source or None) if order.task == "extend" else None,
+        edited_from_video_id=(order.source or None) if order.task == "edit" else None,
         drawn_size=order.drawn_size,
         frames=order.all_frames,
         fps=order.fps,
@@ -269,10 +354,23 @@ def video_reply(job: Job) -> VideoReply:
         guidance=order.guidance,
         sampler=order.sampler,
         negative_prompt=order.negative,
-        note=None
-        if order.size == order.drawn_size
-        else f"Drawn by {order.served_by} at {order.drawn_size} and scaled up to {order.size}.",
+        strength=order.strength,
+        loop=order.loop,
+        backward=order.backward,
+        note=_note(order),
     )
+
+
+def _note(order: Order) -> str | None:
+    """What the caller would not expect: who draws in place of an old name, and at which size."""
+    sentences = []
+    if order.model != order.served_by:
+        sentences.append(
+            f"{order.model} is no longer served anywhere; {order.served_by} drew this in its place."
+        )
+    if order.size != order.drawn_size:
+        sentences.append(f"Drawn at {order.drawn_size} and scaled up to {order.size}.")
+    return " ".join(sentences) or None
 
 
 def character_reply(character: Character) -> CharacterReply:
@@ -282,16 +380,6 @@ def character_reply(character: Character) -> CharacterReply:
 def spoken(seconds: float) -> str:
     """Seconds as the API writes them: a string, "4", "2.125"."""
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
-
-
-def parse_seconds(value: str | float) -> float:
-    """A length from its string or number; raises ApiError for text that is none."""
-    try:
-        return float(value)
-    except ValueError as error:
-        raise ApiError(
-            400, "invalid_value", f"seconds is {value!r}; give a number of seconds such as 4.", "seconds"
-        ) from error
 
 
 def complaint(error: ValidationError) -> ApiError:

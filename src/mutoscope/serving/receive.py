@@ -22,6 +22,7 @@ JSON_BYTES = 16 * 2**20
 PART_BYTES = 2**20
 PARTS = 64
 DEPTH = 4
+NESTED = ("input_reference", "last_frame", "video", "characters")
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
@@ -130,7 +131,7 @@ def _place(fields: dict[str, Any], name: str, value: str) -> None:
         raise ApiError(
             400, "invalid_form", f"The field name {name[:100]!r} is not of the form a[b]; correct it."
         )
-    if not keys and value[:1] == "{" and head != "prompt":
+    if not keys and value[:1] in ("{", "[") and head in NESTED:
         with suppress(ValueError, RecursionError):  # curl users write a nested value as JSON
             fields[head] = json.loads(value, parse_constant=_no_constant)
             return

@@ -21,7 +21,8 @@ import uvicorn
 
 from mutoscope.config import from_dict, read_table
 from mutoscope.errors import InputError
-from mutoscope.serving.api import Desk, build
+from mutoscope.serving.api import build
+from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import LOOPBACK, Door, Gate, PunctualProtocol
 from mutoscope.serving.jobs import LEASE, QueueLimits, Store
 from mutoscope.serving.keys import Keyring, list_keys
@@ -59,7 +60,6 @@ class ServeConfig:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     limits: QueueLimits = field(default_factory=QueueLimits)
-    max_seconds: float = 120.0
     keep_hours: float | None = None
     webhook: Webhook | None = None
 
@@ -119,7 +119,7 @@ async def _run(
     on_ready: Callable[[str], None],
 ) -> None:
     door = Door(Keyring(store), _hosts(config), config.origins)
-    desk = Desk(shelf, store, model_card, door, config.limits, config.max_seconds)
+    desk = Desk(shelf, store, model_card, door, config.limits)
     crew = Crew(config, shelf, store)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -1,22 +1,21 @@
 """From an order to the files of a video: the clip, its thumbnail, its sprite sheet and its recipe."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mutoscope.config import to_dict, write_json
 from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.errors import InputError
-from mutoscope.generation import conditions
-from mutoscope.generation.conditions import Condition, onto_grid
-from mutoscope.generation.generate import Sampled, decode, grid_of, record, resolve, sample
+from mutoscope.generation import continuations
+from mutoscope.generation.generate import decode, record, resolve, sample
 from mutoscope.generation.preview import shrink
-from mutoscope.generation.request import Recipe, Request, file_sha256
+from mutoscope.generation.request import Recipe, Request, Task, file_sha256
 from mutoscope.serving.orders import Order
 from mutoscope.video import Video, VideoWriter, fit, read_video, to_frames, to_tensor, write_video
 from mutoscope.weights.store import Model
@@ -24,8 +23,8 @@ from mutoscope.weights.store import Model
 SAMPLING = 90
 """Percent of the progress that the sampler's steps take; decoding and writing take the rest."""
 
-TAIL = 2
-"""An extension knows the last 1 + 4 * TAIL frames of its source (fewer if it has fewer)."""
+SHORTEST_LOOP = 5
+"""Frames that must be there before a clip can be led back to its start."""
 
 PIECE = 8_000_000
 """Pixels that are scaled and written at a time."""
@@ -51,19 +50,17 @@ def make(model: Model, order: Order, inputs: Path, folder: Path, on_progress: On
     `on_progress` says so, InputError for what the model cannot make, FloatingPointError when it makes values
     that are not numbers.
     """
-    before = _source_frames(order, inputs)
-    recipe, sampled, skip = _sample(model, order, inputs, before, _steps(on_progress))
-    if sampled.stopped is not None:
-        raise Stopped
+    recipe, pieces = _made(model, order, inputs, on_progress)
     path = folder / "video.mp4"
     sheet = Sheet(order.all_frames)
     with VideoWriter(path, order.width, order.height, order.fps, _record(model, order, recipe)) as writer:
-        for frames_THWC in _all_frames(model, order, recipe, sampled.latent_BCTHW[0], before, skip):
-            writer.write(frames_THWC)
-            sheet.add(frames_THWC)
-            share = (100 - SAMPLING) * writer.frames // max(1, order.all_frames)
-            if not on_progress(min(99, SAMPLING + share), None):
-                raise Stopped
+        for piece_THWC in pieces:
+            for frames_THWC in scaled(piece_THWC, order.width, order.height):
+                writer.write(frames_THWC)
+                sheet.add(frames_THWC)
+                share = (100 - SAMPLING) * writer.frames // max(1, order.all_frames)
+                if not on_progress(min(99, SAMPLING + share), None):
+                    raise Stopped
     write_video(folder / "thumbnail.webp", Video(sheet.thumbnail()[None], order.fps))
     write_video(folder / "spritesheet.jpg", Video(sheet.picture()[None], order.fps))
     write_json(
@@ -77,59 +74,104 @@ def make(model: Model, order: Order, inputs: Path, folder: Path, on_progress: On
     )
 
 
-def _steps(on_progress: OnProgress) -> Callable[[StepInfo], bool]:
-    return lambda info: on_progress(SAMPLING * info.step // info.steps, info.x0)
+def _made(
+    model: Model, order: Order, inputs: Path, on_progress: OnProgress
+) -> tuple[Recipe, Iterable[np.ndarray]]:
+    """What an order comes to: its recipe, and its frames a few at a time."""
+    if order.task == "extend":
+        return _extended(model, order, inputs / "video.mp4", on_progress)
+    if order.strength is not None:
+        task = _task("edit", inputs / "video.mp4", strength=order.strength)
+        recipe = continuations.settle(model, _request(order, None), task)
+        return recipe, [_carried_out(model, recipe, _steps(on_progress)).frames_THWC]
+    if order.loop:
+        return _closed(model, order, inputs, on_progress)
+    request = replace(
+        _request(order, order.frames),
+        image=inputs / "first.png" if order.first_picture else None,
+        last_image=inputs / "last.png" if order.last_picture else None,
+    )
+    recipe = resolve(model, request)
+    sampled = sample(model, [recipe], _steps(on_progress))
+    if sampled.stopped is not None:
+        raise Stopped
+    return recipe, decode(model, recipe, sampled.latent_BCTHW[0])
 
 
-def _sample(
-    model: Model,
-    order: Order,
-    inputs: Path,
-    before_THWC: np.ndarray | None,
-    on_step: Callable[[StepInfo], bool],
-) -> tuple[Recipe, Sampled, int]:
-    """The recipe, its latents, and how many of its first frames are known already."""
-    request = Request(
+def _extended(
+    model: Model, order: Order, clip: Path, on_progress: OnProgress
+) -> tuple[Recipe, Iterable[np.ndarray]]:
+    """The source's own frames, and what follows them, precedes them or leads from their end to their start."""
+    source_THWC = read_video(clip).frames_THWC
+    if len(source_THWC) != order.source_frames:
+        raise InputError(
+            f"The video to be extended has {len(source_THWC)} frames, not {order.source_frames}; "
+            "extend another one."
+        )
+    backward = order.backward and not order.loop
+    task = _task("loop" if order.loop else "extend", clip, backward=backward)
+    recipe = continuations.settle(model, _request(order, order.frames), task)
+    made_THWC = _carried_out(model, recipe, _steps(on_progress)).frames_THWC
+    if backward:
+        return recipe, [made_THWC[: -len(source_THWC)], source_THWC]
+    return recipe, [source_THWC, made_THWC[len(source_THWC) :]]
+
+
+def _closed(
+    model: Model, order: Order, inputs: Path, on_progress: OnProgress
+) -> tuple[Recipe, Iterable[np.ndarray]]:
+    """A new clip whose last quarter leads back to its start; drawn first, then closed."""
+    stride = model.vae.strides[0]
+    bridge = stride * max(1, order.frames // (4 * stride))
+    opened = replace(order, frames=order.frames - bridge, loop=False)
+    if opened.frames < SHORTEST_LOOP:
+        raise InputError(
+            f"A loop of {order.frames} frames is too short; ask for {SHORTEST_LOOP + stride} or more."
+        )
+    with TemporaryDirectory() as folder:
+        clip = Path(folder) / "open.mp4"
+        _, pieces = _made(model, opened, inputs, _part(on_progress, 0.0, 0.5))
+        with VideoWriter(clip, order.drawn_width, order.drawn_height, order.fps, {}) as writer:
+            for frames_THWC in pieces:
+                writer.write(frames_THWC)
+        task = _task("loop", clip)
+        recipe = continuations.settle(model, _request(order, bridge), task)
+        return recipe, [_carried_out(model, recipe, _steps(_part(on_progress, 0.5, 1.0))).frames_THWC]
+
+
+def _request(order: Order, frames: int | None) -> Request:
+    return Request(
         prompt=order.prompt,
         width=order.drawn_width,
         height=order.drawn_height,
-        frames=order.frames,
+        frames=frames,
         fps=order.fps,
         steps=order.steps,
         guidance=order.guidance,
         sampler=order.sampler,
         seed=order.seed,
         negative=order.negative,
-        image=inputs / "first.png" if order.first_picture else None,
-        last_image=inputs / "last.png" if order.last_picture else None,
     )
-    if before_THWC is None:
-        recipe = resolve(model, request)
-        return recipe, sample(model, [recipe], on_step), 0
-    stride = model.vae.strides[0]
-    known = 1 + stride * min(TAIL, (len(before_THWC) - 1) // stride)
-    recipe = resolve(model, replace(request, frames=known + order.frames))
-    with torch.inference_mode():
-        condition = _tail(model, recipe, before_THWC[-known:])
-    return recipe, sample(model, [recipe], on_step, condition), known
 
 
-def _tail(model: Model, recipe: Recipe, tail_THWC: np.ndarray) -> Condition:
-    """The condition of a clip whose first frames are known."""
-    grid = grid_of(model, recipe)
-    tail_BCTHW = onto_grid(to_tensor(tail_THWC)[None], recipe, grid)
-    return conditions.frames(model.vae, grid, {0: tail_BCTHW})
+def _task(verb: Literal["extend", "edit", "loop"], clip: Path, **rest: Any) -> Task:
+    return Task(verb, str(clip), file_sha256(clip), **rest)
 
 
-def _all_frames(
-    model: Model, order: Order, recipe: Recipe, latent_CTHW: Tensor, before: np.ndarray | None, skip: int
-) -> Iterator[np.ndarray]:
-    """Source frames, then the new ones, all of the ordered size, a few at a time."""
-    if before is not None:
-        yield from scaled(before, order.width, order.height)
-    for frames_THWC in decode(model, recipe, latent_CTHW):
-        yield from scaled(frames_THWC[skip:], order.width, order.height)
-        skip = max(0, skip - len(frames_THWC))
+def _carried_out(model: Model, recipe: Recipe, on_step: Callable[[StepInfo], bool]) -> Video:
+    try:
+        return continuations.carry_out(model, recipe, on_step)
+    except KeyboardInterrupt as interrupt:  # its word for a step that said no
+        raise Stopped from interrupt
+
+
+def _steps(on_progress: OnProgress) -> Callable[[StepInfo], bool]:
+    return lambda info: on_progress(SAMPLING * info.step // info.steps, info.x0)
+
+
+def _part(on_progress: OnProgress, start: float, stop: float) -> OnProgress:
+    """Progress of one of several parts, as progress of the whole."""
+    return lambda percent, x0: on_progress(round(100 * start + (stop - start) * percent), x0)
 
 
 def scaled(frames_THWC: np.ndarray, width: int, height: int) -> Iterator[np.ndarray]:
@@ -143,19 +185,6 @@ def scaled(frames_THWC: np.ndarray, width: int, height: int) -> Iterator[np.ndar
             yield to_frames(fit(to_tensor(piece_THWC)[None], height, width)[0])
 
 
-def _source_frames(order: Order, inputs: Path) -> np.ndarray | None:
-    """The frames that an extension goes on from."""
-    if order.task != "extend":
-        return None
-    frames_THWC = read_video(inputs / "video.mp4").frames_THWC
-    if len(frames_THWC) != order.source_frames:
-        raise InputError(
-            f"The video to be extended has {len(frames_THWC)} frames, not {order.source_frames}; "
-            "extend another one."
-        )
-    return frames_THWC
-
-
 def _record(model: Model, order: Order, recipe: Recipe) -> dict[str, Any]:
     """The recipe inside the file: that of `mutoscope generate`, and what the server did beyond it."""
     made = record(model, _public(recipe))
@@ -163,7 +192,8 @@ def _record(model: Model, order: Order, recipe: Recipe) -> dict[str, Any]:
     if order.size != recipe.size:
         beyond["upscaled_to"] = order.size
     if order.source:
-        beyond["remixed_from" if order.task == "remix" else "extended_from"] = order.source
+        words = {"remix": "remixed_from", "edit": "edited_from"}
+        beyond[words.get(order.task, "extended_from")] = order.source
     if order.task == "extend":
         beyond["source_frames"] = order.source_frames
     return {**made, "served": beyond} if beyond else made
@@ -172,7 +202,8 @@ def _record(model: Model, order: Order, recipe: Recipe) -> dict[str, Any]:
 def _public(recipe: Recipe) -> Recipe:
     """The recipe without the places where this server keeps its files."""
     image, last_image = (path and Path(path).name for path in (recipe.image, recipe.last_image))
-    return replace(recipe, image=image, last_image=last_image)
+    task = recipe.task and replace(recipe.task, clip=Path(recipe.task.clip).name)
+    return replace(recipe, image=image, last_image=last_image, task=task)
 
 
 class Sheet:

@@ -1,0 +1,116 @@
+"""What all routes work with: the store, the shelf, the model's card, the door; and the answers they share."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import FileResponse, JSONResponse
+
+from mutoscope.serving.gate import Door
+from mutoscope.serving.jobs import Job, QueueLimits, Store
+from mutoscope.serving.protocol import ApiError, video_reply
+from mutoscope.serving.shelf import Shelf
+from mutoscope.weights.card import ModelCard
+
+R = TypeVar("R")
+
+POLL_MS = 500
+"""What clients are told to wait before they ask again for a video that is not done."""
+
+RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)(,\s*(\d+-\d*|-\d+))*")
+
+
+@dataclass
+class Desk:
+    """Everything the routes work with. Reads and writes of the store run in threads of their own."""
+
+    shelf: Shelf
+    store: Store
+    card: ModelCard
+    door: Door
+    limits: QueueLimits = field(default_factory=QueueLimits)
+    reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "read"))
+    writes: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
+
+    async def read(self, call: Callable[..., R], *values: Any) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self.reads, call, *values)
+
+    async def write(self, call: Callable[..., R], *values: Any) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self.writes, call, *values)
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of the application that a request came to."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def tenant_of(request: Request) -> str:
+    """Who asks, as the gate found out."""
+    tenant: str = request.state.tenant
+    return tenant
+
+
+async def job_of(request: Request, identifier: str) -> Job:
+    """The caller's job of this id. Raises ApiError (404), for a foreign one too."""
+    desk = desk_of(request)
+    job = await desk.read(desk.store.get, tenant_of(request), identifier)
+    if job is None:
+        raise unknown_video()
+    return job
+
+
+async def finished_job_of(request: Request, identifier: str) -> Job:
+    """The caller's completed job of this id. Raises ApiError (404), or (409) for one that is not completed."""
+    job = await job_of(request, identifier)
+    if job.status != "completed":
+        raise ApiError(
+            409,
+            "video_not_ready",
+            f"This video is {job.status.replace('_', ' ')}; only completed ones have content.",
+        )
+    return job
+
+
+def unknown_video() -> ApiError:
+    return ApiError(404, "not_found", "There is no video with this id.")
+
+
+def job_reply(job: Job) -> JSONResponse:
+    """A job as the API tells it, with the time after which to ask again."""
+    headers = {"cache-control": "private, no-store"}
+    if job.status in ("queued", "in_progress"):
+        headers["openai-poll-after-ms"] = str(POLL_MS)
+    return JSONResponse(video_reply(job).model_dump(), headers=headers)
+
+
+def file_reply(request: Request, path: Path, kind: str, name: str) -> FileResponse:
+    """A file, whole or the ranges asked for. Raises ApiError (400, 416) for a range that it does not have."""
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:  # deleted between two reads
+        raise unknown_video() from error
+    ranges = request.headers.get("range", "").lower()
+    if ranges:
+        _check_ranges(ranges, status.st_size)
+    return FileResponse(
+        path, media_type=kind, filename=name, stat_result=status, headers={"cache-control": "private"}
+    )
+
+
+def _check_ranges(ranges: str, size: int) -> None:
+    spans = re.findall(r"(\d*)-(\d*)", ranges)
+    if RANGE.fullmatch(ranges) is None or any(a and b and int(a) > int(b) for a, b in spans):
+        raise ApiError(400, "invalid_range", "The Range header is not valid; write bytes=FIRST-LAST.")
+    if any(int(first) >= size if first else int(last) == 0 for first, last in spans):
+        raise ApiError(
+            416,
+            "range_not_satisfiable",
+            f"The file has {size} bytes; ask for a range inside it.",
+            headers={"content-range": f"bytes */{size}"},
+        )

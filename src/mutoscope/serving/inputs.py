@@ -1,0 +1,122 @@
+"""The pictures and clips that come with a request: taken in, decoded apart, kept with the job or removed."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from mutoscope.serving import orders
+from mutoscope.serving.desk import Desk, job_reply, tenant_of, unknown_video
+from mutoscope.serving.ingest import Media, normalise
+from mutoscope.serving.jobs import Job, KeyReused, QueueFull, Submission
+from mutoscope.serving.orders import Order
+from mutoscope.serving.protocol import ApiError, PictureReference
+from mutoscope.serving.receive import Received, data_url
+from mutoscope.serving.shelf import FILES, share
+
+
+class Inputs:
+    """The folder of a request's inputs: kept when its job is queued, removed in every other case."""
+
+    def __init__(self, desk: Desk, token: str = "") -> None:
+        self.desk, self.token, self.is_kept = desk, token, False
+
+    async def __aenter__(self) -> "Inputs":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self.is_kept:
+            self.desk.shelf.drop_inputs(self.token)
+
+    async def add_picture(self, data: bytes, name: str, param: str) -> None:
+        async with _upload(self.desk, data) as folder:
+            media = await normalise(folder, "picture", param, self.desk.card.defaults.fps)
+            os.replace(media.path, self._folder() / name)
+
+    async def add_video(self, received: Received) -> tuple[Media, str]:
+        """The uploaded clip, normalised, and the sha256 of what came."""
+        file = received.files.get("video")
+        if file is None:
+            raise ApiError(
+                400,
+                "missing_required_parameter",
+                "The parameter 'video' is missing; give a file or an id.",
+                "video",
+            )
+        data = await file.read()
+        async with _upload(self.desk, data) as folder:
+            media = await normalise(folder, "video", "video", self.desk.card.defaults.fps)
+            os.replace(media.path, self._folder() / "video.mp4")
+        return media, hashlib.sha256(data).hexdigest()
+
+    def link_video(self, source: Job) -> None:
+        """A second name for a finished clip, so that it may be deleted while this job waits."""
+        try:
+            share(self.desk.shelf.attempt(source) / FILES["video"][0], self._folder() / "video.mp4")
+        except FileNotFoundError as error:  # deleted a moment ago
+            raise unknown_video() from error
+
+    async def submit(self, request: Request, order: Order, fields: dict[str, Any]) -> Response:
+        """Queue the order; `fields` are what was asked, by which a repetition of the request is recognised."""
+        key = request.headers.get("idempotency-key")
+        if key is not None and not 1 <= len(key) <= 255:
+            raise ApiError(400, "invalid_idempotency_key", "An Idempotency-Key has 1 to 255 characters.")
+        retries = request.headers.get("x-stainless-retry-count", "0")
+        asked = Submission(
+            tenant_of(request), order, orders.fingerprint(fields), key, retries.isdigit() and int(retries) > 0
+        )
+        try:
+            job, self.is_kept = await self.desk.write(self.desk.store.submit, asked, self.desk.limits)
+        except QueueFull as error:
+            raise ApiError(
+                429,
+                "queue_full",
+                "Too many videos are waiting; try again when some are done.",
+                headers={"retry-after": "10"},
+            ) from error
+        except KeyReused as error:
+            raise ApiError(
+                422,
+                "idempotency_key_reused",
+                "This Idempotency-Key was used for another request; take a new one.",
+            ) from error
+        return job_reply(job)
+
+    def _folder(self) -> Path:
+        self.token = self.token or self.desk.shelf.new_inputs()
+        return self.desk.shelf.inputs(self.token)
+
+
+async def picture(received: Received, reference: PictureReference | None, name: str) -> bytes | None:
+    """The bytes of a picture that came as a file or as a data URL; None when there is none."""
+    file = received.files.get(name)
+    if file is not None:
+        return await file.read()
+    if reference is None:
+        return None
+    if reference.file_id:
+        raise ApiError(
+            404,
+            "file_not_found",
+            "This server keeps no files, so there is none with this id; send the picture itself.",
+            f"{name}.file_id",
+        )
+    return data_url(reference.image_url, f"{name}.image_url")
+
+
+@asynccontextmanager
+async def _upload(desk: Desk, data: bytes) -> AsyncIterator[Path]:
+    """A folder that holds the bytes as `upload`, for as long as they are looked at."""
+    folder = desk.shelf.new_upload()
+    try:
+        await asyncio.to_thread((folder / "upload").write_bytes, data)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
