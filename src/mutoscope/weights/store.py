@@ -22,6 +22,8 @@ from mutoscope.config import from_dict, read_table, to_dict, write_json
 from mutoscope.diffusion.process import Process
 from mutoscope.errors import InputError
 from mutoscope.files import replacing_folder
+from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
+from mutoscope.models.clip import PictureEncoder
 from mutoscope.models.dit import DiT, DiTConfig
 from mutoscope.models.text import Text, TextConfig, TextEncoder
 from mutoscope.models.vae import VAE, VAEConfig
@@ -29,13 +31,14 @@ from mutoscope.weights.card import ModelCard
 from mutoscope.weights.quantise import dequantise, quantise, scale_shape
 
 Storage = Literal["fp32", "fp16", "int8"]
-Part = Literal["vae", "dit", "text"]
+Part = Literal["vae", "dit", "text", "captioner"]
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C")
 
 FORMAT = 1
 BUILT_IN = Path(__file__).parent
 TOKENIZER = "tokenizer.json"
+CAPTIONER_TOKENIZER = "captioner-tokenizer.json"
 SCALE = ".int8_scale"  # a weight stored in 8 bits has its scales under its name with this ending
 STORED = ("F32", "F16", "BF16", "I64")
 
@@ -50,6 +53,20 @@ class Model:
     process: Process
     card: ModelCard
     folder: Path
+    read_picture_encoder: Callable[[], PictureEncoder] | None = (
+        None  # of models that look at pictures with CLIP
+    )
+
+
+@dataclass
+class CaptionModel:
+    """Everything that turns a video into a caption, and the folder that it came from."""
+
+    vae: VAE
+    narrator: Narrator
+    card: ModelCard
+    folder: Path
+    sha256: str  # of the captioner's weights
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,7 @@ class Record:
     text: TextConfig | None
     process: Process | None
     files: dict[str, str]
+    captioner: CaptionerConfig | None = None
 
 
 def load(
@@ -73,6 +91,10 @@ def load(
     device: None takes cuda, else mps, else cpu. dtype: None means float32. Raises InputError for an unknown
     name and for a folder that is incomplete, damaged or not a model.
     """
+    if (theirs := _wan(name_or_path)) is not None:
+        from mutoscope.weights.wan_folder import load_wan  # stands on this file
+
+        return load_wan(theirs, _device(device), _dtype(dtype))
     folder, record = _open(name_or_path)
     if record.dit is None or record.text is None or record.process is None:
         raise InputError(f"{folder} holds a VAE only; give a model with a DiT and a text encoder.")
@@ -92,6 +114,22 @@ def load_vae(
     return _load_module(folder, record, "vae", _on_meta(VAE, record.vae), (_device(device), _dtype(dtype)))
 
 
+def load_captioner(
+    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+) -> CaptionModel:
+    """Load the captioner of a model and the VAE that it sees through; like `load`."""
+    folder, record = _open(name_or_path)
+    if record.captioner is None:
+        raise InputError(
+            f"{name_or_path} has no captioner; train one with `mutoscope train captioner` and name its folder."
+        )
+    place = _device(device), _dtype(dtype)
+    vae = _load_module(folder, record, "vae", _on_meta(VAE, record.vae), place)
+    captioner = _load_module(folder, record, "captioner", _on_meta(Captioner, record.captioner), place)
+    narrator = Narrator(_load_tokenizer(folder, record, CAPTIONER_TOKENIZER), captioner)
+    return CaptionModel(vae, narrator, record.card, folder, record.files["captioner.safetensors"])
+
+
 def built_in() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.parent.name for path in BUILT_IN.glob("*/model.json"))
@@ -99,6 +137,10 @@ def built_in() -> list[str]:
 
 def read_card(name_or_path: str | Path) -> ModelCard:
     """What a model says of itself, without its weights."""
+    if (theirs := _wan(name_or_path)) is not None:
+        from mutoscope.weights.wan_folder import wan_card  # stands on this file
+
+        return wan_card(theirs)
     return _open(name_or_path)[1].card
 
 
@@ -108,6 +150,7 @@ def save_model(
     vae: VAE,
     dit: DiT | None = None,
     text: Text | None = None,
+    narrator: Narrator | None = None,
     process: Process | None = None,
     card: ModelCard,
     storage: Mapping[Part, Storage] | None = None,
@@ -126,6 +169,8 @@ def save_model(
         modules["dit"] = dit
     if text is not None:
         modules["text"] = text.encoder
+    if narrator is not None:
+        modules["captioner"] = narrator.captioner
     with replacing_folder(folder) as partial:
         for part, module in modules.items():
             tensors = _stored(module, (storage or {}).get(part, "fp32"))
@@ -135,6 +180,8 @@ def save_model(
                 raise InputError(f"Cannot write {folder}: {error}; free some space.") from error
         if text is not None:
             (partial / TOKENIZER).write_text(text.tokenizer.to_str(pretty=True), "utf-8")
+        if narrator is not None:
+            (partial / CAPTIONER_TOKENIZER).write_text(narrator.tokenizer.to_str(pretty=True), "utf-8")
         files = {path.name: _sha256(path) for path in sorted(partial.iterdir())}
         record = Record(
             format=FORMAT,
@@ -144,6 +191,7 @@ def save_model(
             text=None if text is None else text.encoder.config,
             process=process,
             files=files,
+            captioner=None if narrator is None else narrator.captioner.config,
         )
         record = replace(record, card=replace(card, sha256=_identity(record)))
         write_json(partial / "model.json", record)
@@ -154,6 +202,16 @@ def save_model(
 def _may_be_replaced(folder: Path) -> bool:
     """A model, or an empty folder."""
     return folder.is_dir() and ((folder / "model.json").is_file() or not any(folder.iterdir()))
+
+
+def _wan(name_or_path: str | Path) -> Path | None:
+    """The folder, when it holds Wan's weights and not a model of ours."""
+    folder = Path(name_or_path)
+    if str(name_or_path) in built_in() or not folder.is_dir() or (folder / "model.json").is_file():
+        return None
+    from mutoscope.weights.wan_folder import looks_like_wan  # stands on this file
+
+    return folder if looks_like_wan(folder) else None
 
 
 def _open(name_or_path: str | Path) -> tuple[Path, Record]:
@@ -179,9 +237,10 @@ def _open(name_or_path: str | Path) -> tuple[Path, Record]:
 
 
 def _identity(record: Record) -> str:
-    """sha256 of what decides the pixels: architecture, process and files; not the words and defaults."""
+    """sha256 of what decides the pixels: architecture, process and files; not the words, defaults and captioner."""
     data = to_dict(record)
-    del data["card"]
+    del data["card"], data["captioner"]
+    data["files"] = {name: sum_ for name, sum_ in record.files.items() if not name.startswith("captioner")}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -272,8 +331,8 @@ def _stored(module: nn.Module, storage: Storage) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
 
 
-def _load_tokenizer(folder: Path, record: Record) -> Tokenizer:
-    path = _checked_file(folder, record, TOKENIZER)
+def _load_tokenizer(folder: Path, record: Record, name: str = TOKENIZER) -> Tokenizer:
+    path = _checked_file(folder, record, name)
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
