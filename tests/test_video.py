@@ -571,3 +571,45 @@ def test_the_note_is_plain_json(tmp_path: Path) -> None:
     with av.open(str(path)) as container:
         note = json.loads(container.metadata["comment"])
     assert note == {"mutoscope": 1, "size": [31, 33], "fps": "8", "recipe": RECIPE}
+
+
+# --- files that are watched while they grow
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_a_growing_file_plays_while_it_is_written(tmp_path: Path, suffix: str) -> None:
+    """Read by another opening of the file: more frames each time, at most a few seconds behind."""
+    path, clip, seen = tmp_path / f"a{suffix}", smooth(96), []
+    with VideoWriter(path, 64, 64, 8, RECIPE, growing=True) as writer:
+        for start in range(0, 96, 24):
+            writer.write(clip[start : start + 24])
+            with av.open(str(path)) as container:
+                seen.append(sum(1 for _ in container.decode(video=0)))
+    assert seen == sorted(seen)
+    assert seen[1] >= 16
+    assert seen[-1] >= 64
+    video = read_video(path)
+    assert video.frames == 96
+    assert video.recipe == RECIPE
+    assert psnr(clip, video.frames_THWC) > 38
+
+
+def test_a_growing_file_stays_after_an_error_and_plays(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "a.mp4", 64, 64, 8, growing=True)
+    with contextlib.suppress(RuntimeError), writer:
+        writer.write(smooth(20))
+        raise RuntimeError
+    assert read_video(tmp_path / "a.mp4").frames == 20
+
+
+def test_a_growing_file_is_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        with VideoWriter(tmp_path / name, 64, 64, 8, RECIPE, growing=True) as writer:
+            writer.write(smooth(30))
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.webm", "a.gif"])
+def test_only_fragments_of_mp4_grow(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"\.mp4"):
+        VideoWriter(tmp_path / name, 64, 64, 8, growing=True)

@@ -11,10 +11,13 @@ import torch
 from mutoscope.errors import InputError
 from mutoscope.generation.continuations import carry_out, settle
 from mutoscope.generation.generate import grid_of, resolve, save
+from mutoscope.generation.journal import Job
+from mutoscope.generation.large import drafted
 from mutoscope.generation.naming import name_clip, unused
 from mutoscope.generation.plan import plan, readable, seconds
 from mutoscope.generation.request import Recipe, Request, Task, file_sha256
 from mutoscope.terminal import Progress, Say, duration, listed
+from mutoscope.video import STREAMS
 from mutoscope.weights.store import Model, built_in, load
 from mutoscope.world.captions import parse
 from mutoscope.world.scene import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZES
@@ -22,17 +25,39 @@ from mutoscope.world.scene import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZE
 SOURCES = " (the new file is encoded again, at crf 14)"
 
 
-def make(model: Model, request: Request, output: Path | None, several: bool, say: Say) -> Recipe:
-    """Announce a clip, make it, tell what came of it; the recipe says `stopped` after Ctrl-C."""
-    recipe = resolve(model, request)
-    path = name_clip(output, recipe, several)
-    announce(model, recipe, say)
-    replaces = path.exists()
-    start = time.perf_counter()
-    with Progress(say, model.vae) as progress:
-        recipe = save(model, recipe, path, progress)
-    tell_result(model, recipe, path, time.perf_counter() - start, say, replaces)
+def make(
+    model: Model, request: Request, output: Path | None, several: bool, say: Say, growing: bool = False
+) -> Recipe:
+    """Announce a clip, make it, tell what came of it; the recipe says `stopped` after Ctrl-C.
+
+    What was made before a crash or Ctrl-C is not made again by the same request. `growing` writes a file that
+    can be watched while it grows.
+    """
+    streamed = output is None or output.is_dir() or output.suffix.lower() in STREAMS
+    resolve(model, request, whole=not streamed)
+    with Job(model, request, _folder_of(output)) as job:
+        recipe = resolve(model, job.request, whole=not streamed)
+        path = name_clip(output, recipe, several)
+        announce(model, recipe, say)
+        if job.journal.found:
+            say.note("resumes", f"what an earlier run left in {job.journal.folder}")
+        replaces = path.exists()
+        start = time.perf_counter()
+        with Progress(say, model.vae) as progress:
+            recipe = save(model, recipe, path, progress, progress.written, job.journal, growing)
+        tell_result(model, recipe, path, time.perf_counter() - start, say, replaces)
+        if recipe.stopped is None:
+            job.done()
+        elif job.keeps():
+            say.note("next", f"the same command goes on from here; {job.journal.folder} holds what was made")
     return recipe
+
+
+def _folder_of(output: Path | None) -> Path:
+    """The folder that a clip goes into."""
+    if output is None:
+        return Path()
+    return output if output.is_dir() else output.parent
 
 
 def make_from(model: Model, request: Request, task: Task, output: Path | None, say: Say) -> Recipe:
@@ -81,7 +106,7 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
     """What was decided for a clip, and what it will cost."""
     if not say.for_people:
         return
-    frames, height, width = grid_of(model, recipe).pixels
+    frames, height, width = grid_of(model, drafted(recipe)).pixels
     made = (frames, height, width) != (recipe.frames, recipe.height, recipe.width)
     if recipe.task is not None:
         say.note("from", " and ".join(filter(None, (recipe.task.clip, recipe.task.second))) + SOURCES)
@@ -91,7 +116,8 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
     say.note(
         "plan",
         f"{recipe.size}, {recipe.frames} frames at {recipe.fps:g} fps ({recipe.seconds:.1f} s)"
-        + (f", made as {width}x{height} with {frames} frames and cropped" if made else "")
+        + (f", made as {width}x{height} with {frames} frames" if made else "")
+        + (" and enlarged" if recipe.draft else " and cropped" if made else "")
         + f"; {recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance:g}, seed {recipe.seed}"
         + (f"; {expected(model, recipe)}" if recipe.task is None else ""),
     )
@@ -99,8 +125,10 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
 
 def expected(model: Model, recipe: Recipe) -> str:
     """Time and memory that a clip is likely to take."""
-    cost = plan(model, recipe)
-    return f"about {duration(seconds(cost))}, {readable(cost.memory)}"
+    cost = plan(model, recipe, whole=False)
+    return (
+        f"about {duration(seconds(cost))}, {readable(cost.memory)} of memory, {readable(cost.disk)} of disk"
+    )
 
 
 def open_model(name: str, say: Say) -> Model:

@@ -69,6 +69,8 @@ class Progress:
         self.live: Live | None = None
         self.picture: Text | None = None
         self.start = self.last = time.perf_counter()
+        self.writing: tuple[float, int] | None = None  # when the first frames were written, and how many
+        self.before: int | None = None  # steps that an earlier run had made, which took no time now
 
     def __enter__(self) -> "Progress":
         if self.shown and self.console.is_terminal:
@@ -89,10 +91,13 @@ class Progress:
         if not self.shown:
             return
         now = time.perf_counter()
+        if self.before is None:
+            self.before = info.step - 1
         if now - self.last < (LIVE_SECONDS if self.live else PLAIN_SECONDS) and info.step < info.steps:
             return
         self.last = now
-        line = progress_line(info.step, info.steps, now - self.start, self.console.width if self.live else 0)
+        width = self.console.width if self.live else 0
+        line = progress_line(info.step, info.steps, now - self.start, width, self.before)
         if not self.live:
             self.console.print(line)
         elif self.colours:
@@ -100,6 +105,22 @@ class Progress:
             self.live.update(Group(self.picture, Text(line, no_wrap=True)), refresh=True)
         else:
             self.live.update(Text(line, no_wrap=True), refresh=True)
+
+    def written(self, frames: int, total: int) -> None:
+        """Frames written to the file so far, and the time left for the rest."""
+        now = time.perf_counter()
+        if self.writing is None:
+            self.writing = now, frames
+        first, before = self.writing
+        if not self.shown or now - self.last < (LIVE_SECONDS if self.live else PLAIN_SECONDS):
+            return
+        self.last = now
+        left = round((now - first) / max(1, frames - before) * (total - frames))
+        line = f"frame {frames}/{total}" + (f"  left {left // 60}:{left % 60:02d}" if frames > before else "")
+        if self.live:
+            self.live.update(Text(line, no_wrap=True), refresh=True)
+        else:
+            self.console.print(line)
 
     def look(self, info: "StepInfo") -> Text:
         """The next latent frame of the clip, so that the picture moves with the steps."""
@@ -109,9 +130,12 @@ class Progress:
         return half_blocks(shrink(image_HWC, min(PICTURE[0], self.console.width - 1), PICTURE[1]))
 
 
-def progress_line(step: int, steps: int, elapsed: float, width: int) -> str:
-    """ "[####----] 9/20  0.05 s/step  left 0:01", the bar as wide as `width` columns allow (0: no bar)."""
-    pace = elapsed / step
+def progress_line(step: int, steps: int, elapsed: float, width: int, before: int = 0) -> str:
+    """ "[####----] 9/20  0.05 s/step  left 0:01", the bar as wide as `width` columns allow (0: no bar).
+
+    The first `before` steps took no part of `elapsed`.
+    """
+    pace = elapsed / (step - before)
     left = round(pace * (steps - step))
     words = f"{step}/{steps}  {pace:.2f} s/step  left {left // 60}:{left % 60:02d}"
     cells = min(30, width - len(words) - 4)

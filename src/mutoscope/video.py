@@ -30,7 +30,7 @@ from av.video.reformatter import (
 
 from mutoscope.containers import ORDINARY, PICTURES, Kind, Limits, examine
 from mutoscope.errors import InputError
-from mutoscope.files import commit, discard, partial_name, unwritable
+from mutoscope.files import commit, discard, partial_name, sync, unwritable
 from mutoscope.pictures import read_comment, read_pictures, write_gif, write_still
 from mutoscope.rates import Timing, exact_rate, steady
 
@@ -44,6 +44,8 @@ STREAMS = {
     ".mov": ("mov", "libx264"),
     ".webm": ("webm", "libvpx-vp9"),
 }
+GROWING = (".mp4", ".mov")
+GROWTH = 1  # seconds of a fragment: how far a player may be behind, beside the coder's look ahead
 STILLS: dict[str, Literal["png", "jpeg", "webp"]] = {
     ".png": "png",
     ".jpg": "jpeg",
@@ -120,8 +122,10 @@ def write_video(path: str | Path, video: Video, crf: int = 14) -> Path:
 class VideoWriter:
     """Writes frames to .mp4 .mov or .webm as they come, in constant memory; a context manager.
 
-    The file appears under its name when the block ends without an exception, else nothing remains. Raises
-    InputError when the place cannot be written or a frame has another size.
+    The file appears under its name when the block ends without an exception, else nothing remains. With
+    `growing` (.mp4 and .mov) it has its name from the start and can be played while it grows: fragments of
+    GROWTH seconds, each flushed when it is whole; after an exception what was written stays. Raises InputError
+    when the place cannot be written or a frame has another size.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class VideoWriter:
         fps: float,
         recipe: Mapping[str, Any] | None = None,
         crf: int = 14,
+        growing: bool = False,
     ) -> None:
         self.path, self.width, self.height, self.crf = Path(path), width, height, crf
         if self.path.suffix.lower() not in STREAMS:
@@ -140,7 +145,9 @@ class VideoWriter:
             raise InputError(f"A video of {width}x{height} cannot be written; sides are 1 to 16384 pixels.")
         if not 0 <= crf <= 51:
             raise InputError(f"crf is {crf}; it is 0 (best) to 51 (smallest file).")
-        self.rate, self.frames = exact_rate(fps), 0
+        if growing and self.path.suffix.lower() not in GROWING:
+            raise InputError(f"{self.path} cannot be watched while it grows; name it .mp4.")
+        self.rate, self.frames, self.growing = exact_rate(fps), 0, growing
         self._comment = _comment(width, height, self.rate, recipe)
         self._reformatter = VideoReformatter()
 
@@ -148,10 +155,14 @@ class VideoWriter:
         self._partial = partial_name(self.path)
         muxer, codec = STREAMS[self.path.suffix.lower()]
         options = {} if muxer == "webm" else {"movflags": "+faststart"}
+        if self.growing:
+            self._partial = self.path
+            options = {"movflags": "+frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
         try:
             self._container = av.open(f"file:{self._partial}", "w", format=muxer, container_options=options)
         except OSError as error:
-            discard(self._partial)
+            if not self.growing:
+                discard(self._partial)
             raise unwritable(self.path, error) from error
         self._container.flags |= BITEXACT
         self._container.metadata["comment"] = self._comment
@@ -186,23 +197,31 @@ class VideoWriter:
         try:
             if error is not None:
                 with suppress(Exception):
+                    if self.growing:
+                        self._mux(None)
                     self._container.close()
                 return
             if self.frames == 0:
                 raise InputError(f"{self.path} would have no frames; write at least one.")
             self._mux(None)
             self._container.close()
-            commit(self._partial, self.path)
+            if self.growing:
+                sync(self.path)
+            else:
+                commit(self._partial, self.path)
         except OSError as failure:
             raise unwritable(self.path, failure) from failure
         finally:
-            discard(self._partial)
+            if not self.growing:
+                discard(self._partial)
 
     def _new_stream(self, codec: str) -> av.VideoStream:
         options = {"crf": str(self.crf)}
         if codec == "libx264":
             # x264's macroblock tree reads memory that it did not write: other bytes each run at most sizes.
             options |= {"preset": "veryfast", "x264-params": "mbtree=0"}
+            if self.growing:
+                options |= {"g": str(max(1, round(GROWTH * self.rate)))}
         else:
             options |= {"b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
         stream = self._container.add_stream(codec, rate=self.rate, options=options)

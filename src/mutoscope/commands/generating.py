@@ -10,6 +10,7 @@ import typer
 
 from mutoscope.commands.options import (
     Clip,
+    Draft,
     Follow,
     Fps,
     Json,
@@ -58,6 +59,10 @@ def generate(
         bool,
         typer.Option("--no-expand", help="Take the prompt word for word (the built-in model always does)."),
     ] = False,
+    draft: Draft = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write an MP4 that can be watched while it grows.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -81,6 +86,7 @@ def generate(
         seconds=seconds,
         image=image,
         last_image=last_image,
+        draft=parse_size(draft) if draft is not None else None,
     )
     if not request.prompt and image is None and last_image is None:
         raise InputError('The prompt is empty; say what is to be seen, for example "a red ball rolls".')
@@ -92,10 +98,10 @@ def generate(
     say = Say(as_json, quiet)
     loaded = open_model(model, say)
     tell_what_is_not_read(loaded, request.prompt, say)
-    recipe = make(loaded, request, output, count > 1, say)
+    recipe = make(loaded, request, output, count > 1, say, stream)
     for _ in range(count - 1):
         if recipe.stopped is None:
-            recipe = make(loaded, replace(request, seed=recipe.seed + 1), output, count > 1, say)
+            recipe = make(loaded, replace(request, seed=recipe.seed + 1), output, count > 1, say, stream)
     if recipe.stopped is not None:
         raise typer.Exit(130)
     say.note(

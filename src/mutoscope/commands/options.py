@@ -28,3 +28,6 @@ Fps = Annotated[float | None, typer.Option("--fps", help="Frames per second; els
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the sampler.")]
 Follow = Annotated[float | None, typer.Option("--guidance", help="How strictly to follow the prompt.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same clip; drawn when left out.")]
+Draft = Annotated[
+    str | None, typer.Option("--draft", metavar="WxH", help="Draw at this size, then enlarge to --size.")
+]

@@ -1,4 +1,4 @@
-"""Memory and time of a clip, told before anything is allocated."""
+"""Memory, time and disk of a clip, told before anything is allocated."""
 
 import math
 import os
@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from mutoscope.errors import InputError
+from mutoscope.generation.large import PIECE, drafted
 from mutoscope.generation.request import Recipe, cover
+from mutoscope.generation.windows import spans, window
 from mutoscope.models.vae import latent_frames_per_chunk
 from mutoscope.weights.store import Model
 
@@ -23,48 +25,90 @@ TOKEN_FLOATS = 20
 LATENT_FLOATS = 7168
 """Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
 
+PIXEL_BYTES = 60
+"""Peak bytes per pixel of the frames that are enlarged or rounded at a time: float copies and 8 bits."""
+
+CODER_BYTES = 80
+"""Bytes per pixel of one frame that the video coder holds: frames ahead, references, two threads."""
+
 MATMUL_SHARE = 0.65
 """Share of the machine's matmul rate that sampling reaches on small grids."""
+
+DECODE_SHARE = 0.3
+"""Share of the machine's matmul rate that the VAE's decoder reaches; its blocks are narrow."""
+
+PIXEL_OPERATIONS = 9000.0
+"""Operations of the matmul in the time that one pixel takes to be enlarged, rounded, converted and coded."""
+
+PIXEL_DISK = 0.15
+"""Bytes of a written pixel, at crf 14; 0.05 to 0.3 by how much happens."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a clip will cost: peak bytes beyond the weights, and floating-point operations."""
+    """What a clip will cost: peak bytes beyond the weights, floating-point operations, pixels, bytes on disk."""
 
     memory: int
-    operations: float
+    sampling: float
+    decoding: float
+    pixels: int
+    disk: int
+
+    @property
+    def operations(self) -> float:
+        """Of sampling and decoding together."""
+        return self.sampling + self.decoding
 
 
-def plan(model: Model, recipe: Recipe) -> Plan:
-    """Predict peak memory (latents, the widest block, the pixels) and operations of sampling and decoding."""
-    grid = cover(recipe, model.vae.strides, model.dit.config.patch)
+def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
+    """Predict memory, operations and disk, allocating nothing.
+
+    `whole`: all frames are held at once, as in a Video, and not only those that are being written.
+    """
+    grid = cover(drafted(recipe), model.vae.strides, model.dit.config.patch)
+    cut = spans(grid.frames, window(model))
     branches = 1 if recipe.guidance == 1 else 2
-    latents = grid.frames * grid.height * grid.width
-    tokens = latents // math.prod(model.dit.config.patch)
+    position = grid.height * grid.width
+    latents = grid.frames * position
+    tokens = (cut[0].stop - cut[0].start) * position // math.prod(model.dit.config.patch)
     width, depth = model.dit.config.width, model.dit.config.depth
     itemsize = model.vae.latent_mean.element_size()
-    frames, rows, columns = grid.pixels
-    pixels = frames * rows * columns
-    chunk = min(grid.frames, latent_frames_per_chunk(grid.height, grid.width)) * grid.height * grid.width
+    pixels = recipe.frames * recipe.height * recipe.width
+    chunk = min(grid.frames, latent_frames_per_chunk(grid.height, grid.width)) * position
+    frame = recipe.height * recipe.width
     sampling = branches * tokens * width * TOKEN_FLOATS * itemsize
-    decoding = chunk * LATENT_FLOATS * itemsize + 3 * pixels
-    history = 8 * latents * model.vae.latent_channels * 4
-    evaluations = recipe.steps * (2 if recipe.sampler == "heun" else 1) * branches
+    decoding = chunk * LATENT_FLOATS * itemsize
+    writing = PIXEL_BYTES * min(pixels, max(PIECE, frame)) + CODER_BYTES * frame
+    held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
+    evaluations = len(cut) * recipe.steps * (2 if recipe.sampler == "heun" else 1) * branches
     dense = depth * width * (6 * width + 2 * model.dit.config.mlp_width)  # weights that every token passes
     forward = 2 * dense * tokens + 4 * depth * width * tokens**2
     detail = 8 * sum(parameter.numel() for parameter in model.vae.decoder.parameters())
-    return Plan(max(sampling, decoding) + history, evaluations * forward + detail * latents)
+    journal = (latents + recipe.steps * branches * tokens) * model.vae.latent_channels * 4
+    return Plan(
+        memory=int(max(sampling, decoding + writing) + held),
+        sampling=float(evaluations * forward),
+        decoding=float(detail * latents),
+        pixels=pixels,
+        disk=int(PIXEL_DISK * pixels) + journal,
+    )
 
 
 def seconds(cost: Plan) -> float:
     """Expected seconds, from the best matmul rate seen on this machine in 20 ms."""
+    work = cost.sampling / MATMUL_SHARE + cost.decoding / DECODE_SHARE + cost.pixels * PIXEL_OPERATIONS
+    return work / matmul_rate()
+
+
+def matmul_rate() -> float:
+    """Operations a second of a small matmul, the best of 20 ms."""
     left, right = torch.ones(256, 1024), torch.ones(1024, 256)
     until, best = time.perf_counter() + 0.02, math.inf
     while time.perf_counter() < until:
         start = time.perf_counter()
         torch.mm(left, right)
         best = min(best, time.perf_counter() - start)
-    return cost.operations * best / (MATMUL_SHARE * 2 * left.numel() * right.shape[1])
+    return 2 * left.numel() * right.shape[1] / best
 
 
 def free_memory(device: torch.device) -> int:
@@ -81,13 +125,13 @@ def free_memory(device: torch.device) -> int:
     return max(0, min(limits) - RESERVE)
 
 
-def refuse_what_does_not_fit(model: Model, recipe: Recipe) -> None:
+def refuse_what_does_not_fit(model: Model, recipe: Recipe, whole: bool = True) -> None:
     """Raise InputError, naming the largest size that fits, when the clip needs more memory than is free."""
     free = free_memory(model.vae.latent_mean.device)
-    need = plan(model, recipe).memory
+    need = plan(model, recipe, whole).memory
     if need <= free:
         return
-    fitting = largest_that_fits(model, recipe, free)
+    fitting = largest_that_fits(model, recipe, free, whole)
     remedy = (
         f"{fitting.size} fits at this length"
         if fitting
@@ -99,7 +143,7 @@ def refuse_what_does_not_fit(model: Model, recipe: Recipe) -> None:
     )
 
 
-def largest_that_fits(model: Model, recipe: Recipe, free: int) -> Recipe | None:
+def largest_that_fits(model: Model, recipe: Recipe, free: int, whole: bool = True) -> Recipe | None:
     """The recipe at the largest size of its shape, in whole grid cells, that `free` bytes can hold."""
     step = model.vae.strides[1] * model.dit.config.patch[1]
     longest = max(recipe.width, recipe.height)
@@ -109,7 +153,7 @@ def largest_that_fits(model: Model, recipe: Recipe, free: int) -> Recipe | None:
         cells = (low + high + 1) // 2
         width, height = (max(step, side * cells // longest * step) for side in (recipe.width, recipe.height))
         smaller = replace(recipe, width=width, height=height)
-        if plan(model, smaller).memory <= free:
+        if plan(model, smaller, whole).memory <= free:
             low, best = cells, smaller
         else:
             high = cells - 1

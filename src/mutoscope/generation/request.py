@@ -37,7 +37,8 @@ class Request:
     cropped afterwards. The length is `frames`, or `seconds` times `fps` (one frame or more), not both.
     `guidance` is the classifier-free guidance scale, 1 = none. `negative` takes the place of the null text.
     `seed` None draws one; the recipe of the clip tells it. `image` and `last_image` are files whose picture
-    becomes the first and the last frame. Raises InputError for values outside their range.
+    becomes the first and the last frame. `draft` (width, height) draws the clip at that size and enlarges it.
+    Raises InputError for values outside their range.
     """
 
     prompt: str = ""
@@ -53,6 +54,7 @@ class Request:
     seconds: float | None = None
     image: Path | None = None
     last_image: Path | None = None
+    draft: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -67,6 +69,8 @@ class Request:
         _check_whole("frames", self.frames, FRAMES)
         _check_whole("steps", self.steps, STEPS)
         _check_whole("seed", self.seed, SEEDS)
+        for side, value in zip(("draft width", "draft height"), self.draft or ()):
+            _check_whole(side, value, SIDES)
         _check_real("fps", self.fps, FPS)
         _check_real("guidance", self.guidance, GUIDANCE)
         if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
@@ -125,6 +129,7 @@ class Recipe:
     last_image_sha256: str | None = None
     stopped: int | None = None
     task: Task | None = None
+    draft: tuple[int, int] | None = None
 
     @property
     def seconds(self) -> float:
@@ -180,12 +185,19 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
             )
     else:
         frames = defaults.frames if request.frames is None else request.frames
+    width = defaults.width if request.width is None else request.width
+    height = defaults.height if request.height is None else request.height
+    if request.draft is not None and (request.draft[0] > width or request.draft[1] > height):
+        raise InputError(
+            f"The draft {request.draft[0]}x{request.draft[1]} is larger than the clip, {width}x{height}; "
+            "a draft is enlarged: make it smaller, or --size larger."
+        )
     return Recipe(
         prompt=request.prompt,
         expanded_prompt=request.prompt,
-        negative=request.negative,
-        width=defaults.width if request.width is None else request.width,
-        height=defaults.height if request.height is None else request.height,
+        negative=request.negative or defaults.negative,
+        width=width,
+        height=height,
         frames=frames,
         fps=fps,
         steps=defaults.steps if request.steps is None else request.steps,
@@ -196,6 +208,7 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         image_sha256=None if request.image is None else file_sha256(request.image),
         last_image=None if request.last_image is None else str(request.last_image),
         last_image_sha256=None if request.last_image is None else file_sha256(request.last_image),
+        draft=request.draft,
     )
 
 
@@ -214,6 +227,7 @@ def request_of(recipe: Recipe) -> Request:
         negative=recipe.negative,
         image=None if recipe.image is None else Path(recipe.image),
         last_image=None if recipe.last_image is None else Path(recipe.last_image),
+        draft=recipe.draft,
     )
 
 
