@@ -149,10 +149,10 @@ ONLY_READ = {
     ("colour", "pink"): "fuchsia, hot pink, light pink, salmon, blush",
     ("colour", "white"): "ivory, snowy white, pure white, snow-white",
     ("colour", "black"): "ebony, onyx, charcoal, dark black, coal black, pitch black",
-    (
-        "shape",
-        "ball",
-    ): "round ball, disk, globe, bubble, marble, football, basketball, soccer ball, tennis ball, bowling ball, beach ball, round shape",
+    ("shape", "ball"): (
+        "round ball, disk, globe, bubble, marble, football, basketball, soccer ball, tennis ball, bowling ball, "
+        "beach ball, round shape"
+    ),
     ("shape", "box"): "brick, cardboard box, package, parcel, carton, cuboid, square box, boxes",
     ("shape", "triangle"): "pyramid, triangular shape",
     ("shape", "star"): "starlet, paper star, star shape",

@@ -1,0 +1,262 @@
+"""LoRAs in every style change the weights by strength x alpha / r x B A, and come out again bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mutoscope.errors import InputError
+from mutoscope.models.dit import DIT_PRESETS, DiT
+from mutoscope.weights.lora import fuse, parse_lora, read_lora, unfuse, with_loras
+from mutoscope.weights.store import load
+from mutoscope.weights.wan import dit_table
+
+SMALL = replace(
+    DIT_PRESETS["wan2.1-t2v-1.3b"], width=48, depth=2, heads=2, mlp_width=80, text_width=20, channels=4
+)
+RANK, ALPHA = 3, 6.0
+LAYERS = (
+    "blocks.0.attention.query", "blocks.1.attention.out", "blocks.0.text_attention.key", "blocks.1.mlp.up",
+    "blocks.0.mlp.down", "time_in", "modulation", "head", "text.up", "embed",
+)  # fmt: skip
+Halves = dict[str, tuple[Tensor, Tensor]]
+
+
+@pytest.fixture
+def dit() -> DiT:
+    torch.manual_seed(0)
+    return DiT(SMALL)
+
+
+def halves(dit: DiT) -> Halves:
+    """A (r, in) and B (out, r) for the layers that LoRAs touch."""
+    generator = torch.Generator().manual_seed(1)
+    weights = dict(dit.named_parameters())
+    shapes = {layer: weights[f"{layer}.weight"].shape for layer in LAYERS}
+    return {
+        layer: (torch.randn(RANK, inner, generator=generator), torch.randn(outer, RANK, generator=generator))
+        for layer, (outer, inner) in shapes.items()
+    }
+
+
+def theirs(layer: str, layout: str) -> str:
+    return dit_table(SMALL, layout)[f"{layer}.weight"].key.removesuffix(".weight")  # type: ignore[arg-type]
+
+
+def written(
+    path: Path,
+    pairs: Halves,
+    names: Callable[[str], str],
+    endings: tuple[str, str],
+    alpha: str | None,
+    metadata: dict[str, str] | None = None,
+) -> Path:
+    tensors = {}
+    for layer, (down, up) in pairs.items():
+        if layer == "embed":  # a convolution in the files
+            down, up = down.reshape(RANK, SMALL.channels, *SMALL.patch), up.reshape(*up.shape, 1, 1, 1)
+        tensors[f"{names(layer)}.{endings[0]}"] = down.contiguous()
+        tensors[f"{names(layer)}.{endings[1]}"] = up.contiguous()
+        if alpha:
+            tensors[f"{names(layer)}.{alpha}"] = torch.tensor(ALPHA)
+    save_file(tensors, path, metadata)
+    return path
+
+
+AB, DOWN_UP = ("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight")
+DEFAULT = ("lora_A.default.weight", "lora_B.default.weight")
+TOLD = {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": ALPHA, "transformer.r": RANK})}
+
+
+def style(name: str, folder: Path, pairs: Halves) -> tuple[Path, float]:
+    """A file of a style, and the alpha / r that it tells."""
+    path, scale = folder / f"{name}.safetensors", ALPHA / RANK
+
+    def original(layer: str) -> str:
+        return theirs(layer, "original")
+
+    def diffusers(layer: str) -> str:
+        return theirs(layer, "diffusers")
+
+    match name:
+        case "peft":
+            path = folder / "adapter"
+            path.mkdir()
+            written(
+                path / "adapter_model.safetensors",
+                pairs,
+                lambda x: f"base_model.model.{original(x)}",
+                AB,
+                None,
+            )
+            (path / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": ALPHA}))
+        case "peft rslora":
+            path = folder / "adapter"
+            path.mkdir()
+            written(
+                path / "adapter_model.safetensors",
+                pairs,
+                lambda x: f"base_model.model.{diffusers(x)}",
+                AB,
+                None,
+            )
+            told = {"r": RANK, "lora_alpha": ALPHA, "use_rslora": True}
+            (path / "adapter_config.json").write_text(json.dumps(told))
+            scale = ALPHA / RANK**0.5
+        case "diffusers":
+            written(path, pairs, lambda x: f"transformer.{diffusers(x)}", AB, None, TOLD)
+        case "diffusers plain":
+            written(path, pairs, lambda x: f"transformer.{diffusers(x)}", AB, None)
+            scale = 1.0
+        case "diffusers old":
+            written(path, pairs, diffusers, ("lora.down.weight", "lora.up.weight"), "alpha")
+        case "kohya":
+            written(path, pairs, lambda x: f"lora_unet_{original(x).replace('.', '_')}", DOWN_UP, "alpha")
+        case "comfy":
+            written(path, pairs, lambda x: f"diffusion_model.{original(x)}", DOWN_UP, "alpha")
+        case "diffsynth":
+            written(path, pairs, original, DEFAULT, None)
+            scale = 1.0
+        case "diffsynth pipe":
+            written(path, pairs, lambda x: f"pipe.dit.{original(x)}", DEFAULT, None)
+            scale = 1.0
+        case "ours":
+            written(path, pairs, lambda x: x, AB, "alpha")
+    return path, scale
+
+
+STYLES = (
+    "peft", "peft rslora", "diffusers", "diffusers plain", "diffusers old", "kohya", "comfy", "diffsynth",
+    "diffsynth pipe", "ours",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_every_style_adds_what_the_paper_says(name: str, dit: DiT, tmp_path: Path) -> None:
+    pairs, before = halves(dit), {key: value.clone() for key, value in dit.state_dict().items()}
+    path, scale = style(name, tmp_path, pairs)
+    lora = read_lora(path, dit)
+    fused = fuse(dit, [(lora, 0.7)])
+    for key, value in dit.state_dict().items():
+        layer = key.removesuffix(".weight")
+        expected = before[key]
+        if layer in pairs and key != layer:
+            down, up = pairs[layer]
+            expected = before[key] + 0.7 * scale * up @ down
+            assert not torch.equal(value, before[key])
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+    unfuse(dit, fused)
+    assert all(torch.equal(value, before[key]) for key, value in dit.state_dict().items())
+
+
+def test_several_add_up_and_half_precision_is_rounded_once(dit: DiT, tmp_path: Path) -> None:
+    dit = dit.bfloat16()
+    pairs = halves(dit)
+    paths = [style("comfy", tmp_path, pairs)[0], style("diffsynth", tmp_path, pairs)[0]]
+    before = dit.head.weight.detach().clone()
+    fused = fuse(dit, [(read_lora(paths[0], dit), 0.5), (read_lora(paths[1], dit), -0.25)])
+    down, up = pairs["head"]
+    expected = before.float() + (0.5 * 2.0 - 0.25) * up @ down
+    torch.testing.assert_close(dit.head.weight.float(), expected.bfloat16().float(), rtol=0.01, atol=1e-3)
+    assert dit.head.weight.dtype == torch.bfloat16
+    unfuse(dit, fused)
+    assert torch.equal(dit.head.weight, before)
+
+
+def test_whole_differences_of_weights_and_biases(dit: DiT, tmp_path: Path) -> None:
+    before = {key: value.clone() for key, value in dit.state_dict().items()}
+    change = {
+        "diffusion_model.blocks.0.norm3.diff": torch.randn(48),
+        "diffusion_model.blocks.0.norm3.diff_b": torch.randn(48),
+        "diffusion_model.blocks.1.self_attn.q.diff_b": torch.randn(48),
+        "diffusion_model.blocks.1.modulation.diff": torch.randn(1, 6, 48),
+    }
+    save_file(change, tmp_path / "x.safetensors")
+    fuse(dit, [(read_lora(tmp_path / "x.safetensors", dit), 2.0)])
+    after = dit.state_dict()
+    for name, key in (
+        ("blocks.0.text_norm.weight", "blocks.0.norm3.diff"), ("blocks.0.text_norm.bias", "blocks.0.norm3.diff_b"),
+        ("blocks.1.attention.query.bias", "blocks.1.self_attn.q.diff_b"),
+        ("blocks.1.table", "blocks.1.modulation.diff"),
+    ):  # fmt: skip
+        moved = 2 * change[f"diffusion_model.{key}"].reshape(before[name].shape)
+        torch.testing.assert_close(after[name], before[name] + moved)
+
+
+def test_unmatched_keys_are_an_error_unless_allowed(dit: DiT, tmp_path: Path) -> None:
+    pairs = halves(dit)
+    path, _ = style("comfy", tmp_path, pairs)
+    from safetensors.torch import load_file
+
+    more = {
+        "diffusion_model.blocks.7.self_attn.q.lora_up.weight": torch.zeros(48, RANK),
+        "junk": torch.zeros(1),
+    }
+    save_file({**load_file(path), **more}, path)
+    with pytest.raises(InputError, match=r"2 keys without a place.*blocks\.7.*junk"):
+        read_lora(path, dit)
+    lora = read_lora(path, dit, allow_unmatched=True)
+    assert set(lora.unmatched) == set(more)
+    assert len(lora.changes) == len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ({"blocks.0.self_attn.q.lora_A.weight": (4, 64), "blocks.0.self_attn.q.lora_B.weight": (64, 4)},
+         "another model: its blocks.0.attention.query.weight is 64x64 and this model's is 48x48"),
+        ({"unet.down.0.lora_A.weight": (4, 64), "unet.down.0.lora_B.weight": (64, 4)}, "another model: none"),
+        ({"blocks.0.self_attn.q.lora_A.weight": (4, 48)}, "only the A half"),
+        ({"blocks.0.ffn.2.lora_A.weight": (4, 80), "blocks.0.ffn.2.lora_B.weight": (48, 5)}, "ranks 4 and 5"),
+        ({"blocks.0.self_attn.q.hada_w1_a": (4, 48)}, "not read"),
+        ({"blocks.0.self_attn.q.dora_scale": (48,)}, "not read"),
+        ({"blocks.0.self_attn.q.weight": (48, 48)}, "another model: none"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_sentence(
+    tensors: dict[str, tuple[int, ...]], told: str, dit: DiT, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.safetensors"
+    save_file({key: torch.ones(shape) for key, shape in tensors.items()}, path)
+    with pytest.raises(InputError, match=told) as caught:
+        read_lora(path, dit)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickles_and_other_files_are_refused(dit: DiT, tmp_path: Path) -> None:
+    for name, told in (("x.pt", "pickle"), ("x.safetensors", "cannot be read")):
+        (tmp_path / name).write_bytes(b"not a lora")
+        with pytest.raises(InputError, match=told):
+            read_lora(tmp_path / name, dit)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_lora(tmp_path / "missing.safetensors", dit)
+
+
+def test_file_and_strength(tmp_path: Path) -> None:
+    assert parse_lora("a/style.safetensors") == (Path("a/style.safetensors"), 1.0)
+    assert parse_lora("style.safetensors:-0.5") == (Path("style.safetensors"), -0.5)
+    for text in ("style.safetensors:much", "style.safetensors:99", "style.safetensors:nan"):
+        with pytest.raises(InputError, match="strength"):
+            parse_lora(text)
+
+
+def test_a_model_with_a_lora_has_an_identity_of_its_own(model_folder: Path, tmp_path: Path) -> None:
+    model = load(model_folder)
+    weight = model.dit.head.weight
+    before = weight.detach().clone()
+    pair = {
+        "head.lora_A.weight": torch.ones(2, weight.shape[1]),
+        "head.lora_B.weight": torch.ones(len(weight), 2),
+    }
+    save_file(pair, tmp_path / "a.safetensors")
+    with_lora = with_loras(model, [(tmp_path / "a.safetensors", 0.5)])
+    torch.testing.assert_close(with_lora.dit.head.weight, before + 1.0)
+    other = with_loras(load(model_folder), [(tmp_path / "a.safetensors", 0.25)])
+    assert len({model.card.sha256, with_lora.card.sha256, other.card.sha256}) == 3
