@@ -15,6 +15,12 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder of the report.")
     ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SET", help="Only this one, as P5 or P5_fall; repeat."),
+    ] = None,
+    most: Annotated[int | None, typer.Option("--most", help="Prompts a set, at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Of scenes and noise.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="End with one JSON object on the last line.")
     ] = False,
@@ -36,7 +42,7 @@ def evaluate(
             shown = now
             say.note("clips", f"{done} of {total}, {duration((now - start) / done * (total - done))} left")
 
-    result = run(loaded, suite, folder, on_clip=report)
+    result = run(loaded, suite, folder, seed, report, sets or (), most)
     say.result(folder, result)
     if say.for_people:
         say.table(flat(result))

@@ -13,15 +13,14 @@ from typing import Any
 import torch
 
 from mutoscope.evaluation.quality import bootstrap_interval
-from mutoscope.evaluation.suite import Exam, fresh_scenes
 from mutoscope.models.captioner import Narrator
 from mutoscope.models.vae import VAE
 from mutoscope.world.captions import Fact, caption, facts, parse, truth
 from mutoscope.world.facts import OPPOSITE
 from mutoscope.world.render import render
-from mutoscope.world.stage import View
+from mutoscope.world.scene import PLAIN, Scene, SceneMix, View, is_hole, sample_scene
 
-EXAMS = (Exam("in-range", 0), Exam("held-out", 0, holes=True))  # of what world the scenes are
+FRESH = 2**62 + 2**61  # scenes from this seed on are for captions to be judged by: no training draws them
 KINDS = (
     "colour", "shape", "size", "direction", "relation", "count", "background", "material", "event", "hat", "eyes",
     "shots", "camera", "style",
@@ -114,26 +113,43 @@ def _sum(counts: Mapping[str, int], kind: str) -> int:
 
 @torch.inference_mode()
 def report_on_world(
-    narrator: Narrator, vae: VAE, view: View, count: int, seed: int = 0, beams: int = 1
+    narrator: Narrator, vae: VAE, view: View, count: int, mix: SceneMix = PLAIN, beams: int = 1
 ) -> dict[str, Any]:
-    """Scores of detailed captions of `count` fresh world clips of known and of held-out compositions each.
+    """Scores of detailed captions of fresh clips of the world, `count` of known and of held-out compositions each.
 
     "exact" in each is the F1 of the world's own captions of the same clips: what a perfect captioner would get.
     """
     result: dict[str, Any] = {}
     device = next(vae.parameters()).device
-    for exam in EXAMS:
-        scenes = fresh_scenes(replace(exam, count=count), view, seed)
+    for name, holes in (("in-range", False), ("held-out", True)):
+        scenes = fresh_scenes(count, view, mix, holes)
         texts: list[str] = []
         for start in range(0, count, BATCH):
             latent_BCTHW = vae.encode(render(scenes[start : start + BATCH], view, device))
             texts += narrator(latent_BCTHW, "detailed", beams)
         known = [facts(truth(scene, view)) for scene in scenes]
-        result[exam.name] = f1_scores([judge_caption(*pair) for pair in zip(texts, known, strict=True)])
         exact = [caption(scene, view, "detailed", 0) for scene in scenes]
         perfect = f1_scores([judge_caption(*pair) for pair in zip(exact, known, strict=True)])
-        result[exam.name] |= {"exact": perfect["all"]["f1"], "examples": texts[:3]}
+        result[name] = f1_scores([judge_caption(*pair) for pair in zip(texts, known, strict=True)])
+        result[name] |= {"exact": perfect["all"]["f1"], "examples": texts[:3]}
     return result
+
+
+def fresh_scenes(count: int, view: View, mix: SceneMix, holes: bool) -> list[Scene]:
+    """Scenes that no training draws; with holes, each has a composition that none shows.
+
+    Motion is staged for the length of the view, as in training.
+    """
+    mix = replace(mix, seconds=max(mix.seconds, (view.frames - 1) / view.fps), allow_holes=holes)
+    scenes: list[Scene] = []
+    seed = FRESH
+    while len(scenes) < count:
+        scene = sample_scene(seed, mix)
+        things = truth(scene, view).things
+        if not holes or any(is_hole(thing.colour, thing.shape, thing.direction) for thing in things):
+            scenes.append(scene)
+        seed += 1
+    return scenes
 
 
 def taught(captions: Iterable[str]) -> dict[str, list[str]]:

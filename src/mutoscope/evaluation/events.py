@@ -24,7 +24,13 @@ def bounces(track: Track) -> bool:
 
 
 def material(track: Track, fps: float, rest: float) -> str | None:
-    """The material whose restitution fits the first bounce; None for an object that does not fall and land.
+    """The material whose restitution fits the first bounce; None for an object that does not fall and land."""
+    seen = restitution(track, fps, rest)
+    return None if seen is None else min(RESTITUTION, key=lambda name: abs(RESTITUTION[name] - seen))
+
+
+def restitution(track: Track, fps: float, rest: float) -> float | None:
+    """Speed of leaving by speed of landing at the first bounce; None for an object that does not fall and land.
 
     rest: the height at which the object lies on the ground. The height of the fall gives the speed of landing
     (energy) and its moment; the places after that, a flight under gravity from the ground, the speed of leaving.
@@ -39,8 +45,7 @@ def material(track: Track, fps: float, rest: float) -> str | None:
     if not flight.any():
         return None
     leaving = (y[flight] - rest + 0.5 * GRAVITY * after[flight] ** 2) / after[flight]
-    restitution = float(np.median(leaving)) / (GRAVITY * landing)
-    return min(RESTITUTION, key=lambda name: abs(RESTITUTION[name] - restitution))
+    return float(np.median(leaving)) / (GRAVITY * landing)
 
 
 def _landing(y: Floats) -> int:

@@ -1,56 +1,76 @@
-"""Exams: prompts of fresh scenes, what a model makes of them, and what the oracle says of it.
+"""The examination of a model: questions, clips, what the oracle says of them, and what it all adds up to.
 
 Every score stands between two others: `floor`, the same oracle on the ground-truth clips of the same scenes (what
 a perfect model would get), and `chance`, the same facts looked for in the ground truth of another scene.
 """
 
 import json
+import math
 import platform
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mutoscope.data.latents import fingerprint
 from mutoscope.errors import InputError
+from mutoscope.evaluation import cuts, drift, framing, permanence, physics, seams
+from mutoscope.evaluation.baselines import retrieval, training_scenes, wordless
+from mutoscope.evaluation.examinee import (
+    AnswerClips,
+    Frames,
+    answers_of,
+    codec_of,
+    ideal_clips,
+    true_clips,
+)
+from mutoscope.evaluation.exams import (
+    FRESH,
+    SUITES,
+    Exam,
+    Question,
+    fresh_scenes,
+    questions,
+    stated,
+)
+from mutoscope.evaluation.features import latents_of, likeness, memorisation
 from mutoscope.evaluation.quality import bootstrap_interval, psnr
 from mutoscope.evaluation.report import Answer, write_report
-from mutoscope.evaluation.truth import JUDGED, judge, observe
-from mutoscope.generation.generate import generate_many
-from mutoscope.generation.request import Request
+from mutoscope.evaluation.truth import Observation, judge, observe
 from mutoscope.models.vae import VAE
 from mutoscope.video import to_frames
-from mutoscope.weights.store import Model
-from mutoscope.world.captions import Kind, caption, parse
+from mutoscope.weights.store import Model, built_in, load_vae
 from mutoscope.world.facts import Fact, facts, truth
 from mutoscope.world.render import render
-from mutoscope.world.scene import PLAIN, Scene, View, is_hole, sample_scene
-from mutoscope.world.words import COLOUR_WORDS, HELD_OUT_SYNONYMS, SHAPE_WORDS, SIZE_WORDS
+from mutoscope.world.scene import View
 
-Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
-GenerateClips = Callable[[Sequence[str], Sequence[int], View], list[Frames]]  # prompts, seeds, view -> clips
+__all__ = [
+    "FRESH",
+    "SUITES",
+    "Exam",
+    "Frames",
+    "evaluate",
+    "examine",
+    "score",
+    "shares",
+    "stated",
+    "vae_facts",
+]
+
 Scores = dict[str, object]
+OnClip = Callable[[int, int], None]  # clips done, clips in all
 
-FRESH = 2**62  # scenes from this seed on are for exams: training stays below
-PROMPTS: tuple[Kind, ...] = ("short", "medium")  # by turns
 BATCH = 8
-
-
-@dataclass(frozen=True)
-class Exam:
-    """A set of prompts. `size`: (width, height, frames), None for the model's own."""
-
-    name: str
-    count: int
-    holes: bool = False  # only scenes with a combination that training never shows
-    strange_words: bool = False  # synonyms that training never shows
-    size: tuple[int, int, int] | None = None
+VAE_CLIPS = {"quick": 32, "full": 256}
+FRESH_OTHERS = 900_001  # seed of real clips that nobody is asked about
+TRAINED_CLIPS = 4096  # that made clips are held against
+BASELINE_CLIPS = 128  # questions of P0 that the baselines answer too
+ENCODER = "tiny"  # the built-in model whose VAE gives the features
 
 
 @torch.inference_mode()
@@ -80,92 +100,209 @@ def vae_facts(vae: VAE, view: View, count: int, seed: int, batch: int = 16) -> d
 
 
 def evaluate(
-    model: Model, suite: str, out: Path, seed: int = 0, on_clip: Callable[[int, int], None] | None = None
+    model: Model,
+    suite: str,
+    out: Path,
+    seed: int = 0,
+    on_clip: OnClip | None = None,
+    sets: Collection[str] = (),
+    most: int | None = None,
 ) -> dict[str, object]:
     """Examine a model; write report.html, contact_sheet.png and result.json to the folder `out`.
 
-    suite: a name in SUITES. on_clip(done, of) is called as clips are made. Returns the result: one key per
-    set with its scores, `vae`, `speed`, `model`, `date`, `hardware`. Raises InputError for an unknown suite
-    and for a folder that cannot be written.
+    suite: a name in SUITES. sets: only these of it, by family (P5) or name (P5_fall); none is all. most: questions
+    a set at most. on_clip(done, of) is called as clips are made. Returns the result: one key per set with its
+    scores, `baselines` and `likeness` of the full suite, `vae`, `speed`, `model`, `date`, `hardware`. Raises
+    InputError for an unknown suite or set and for a folder that cannot be written.
     """
-    if suite not in SUITES:
-        raise InputError(f"There is no suite {suite!r}; choose {' or '.join(SUITES)}.")
+    exams = chosen(suite, sets, most)
     defaults = model.card.defaults
     view = View(defaults.width, defaults.height, defaults.frames, defaults.fps)
     _make_folder(out)
-    generate_clips = clips_of(model)
-    sets, answers, seconds = examine(generate_clips, view, SUITES[suite], seed, on_clip)
+    answer_clips = answers_of(model)
+    scores, answers, seconds = examine(answer_clips, view, exams, seed, codec_of(model), on_clip)
     started = time.perf_counter()
-    generate_clips(["a red ball rolls to the right"], [seed], view)
+    answer_clips(questions(Exam("alone", 1), view, seed))
     result: dict[str, object] = {
-        **sets,
-        "vae": vae_facts(model.vae, _on_grid(view, model), VAE_CLIPS[suite], seed),
+        **scores,
+        "vae": vae_facts(
+            model.vae, _on_grid(view, model), min(VAE_CLIPS[suite], most or VAE_CLIPS[suite]), seed
+        ),
         "speed": {"clips": len(answers), "seconds_per_clip": seconds, "alone": time.perf_counter() - started},
         "model": {"name": model.card.name, "sha256": model.card.sha256},
+        "suite": suite,
+        "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(next(model.dit.parameters()).device),
     }
+    plain = [answer for answer in answers if answer.question.exam.name == "P0"]
+    if suite == "full" and len(plain) > 1:
+        result["baselines"] = baselines(answer_clips, plain[:BASELINE_CLIPS])
+        if ENCODER in built_in():
+            result["likeness"] = compared(plain, view, model.vae.latent_mean.device)
     write_report(out, result, answers)
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
+def chosen(suite: str, sets: Collection[str] = (), most: int | None = None) -> list[Exam]:
+    """The exams of a suite, or some of them. Raises InputError for names that there are not."""
+    if suite not in SUITES:
+        raise InputError(f"There is no suite {suite!r}; choose {' or '.join(SUITES)}.")
+    if most is not None and most < 2:
+        raise InputError(f"At most {most} questions a set tell nothing; ask for 2 or more.")
+    known = {name for exam in SUITES[suite] for name in (exam.name, exam.family)}
+    if unknown := sorted(set(sets) - known):
+        raise InputError(
+            f"The suite {suite} has no set {', '.join(unknown)}; choose from {', '.join(sorted(known))}."
+        )
+    exams = [exam for exam in SUITES[suite] if not sets or exam.name in sets or exam.family in sets]
+    return [replace(exam, count=min(exam.count, most or exam.count)) for exam in exams]
+
+
 def examine(
-    generate_clips: GenerateClips,
+    answer_clips: AnswerClips,
     view: View,
     exams: Sequence[Exam],
     seed: int,
-    on_clip: Callable[[int, int], None] | None = None,
+    codec: Callable[[Frames], Frames] = lambda frames: frames,
+    on_clip: OnClip | None = None,
 ) -> tuple[dict[str, Scores], list[Answer], float]:
-    """Scores by set (and of the one- and two-object prompts of P0), the answers, seconds per clip."""
+    """Scores by set (and of the one- and two-object prompts of P0), the answers, seconds per clip.
+
+    codec: what the model's VAE makes of frames, with which pictures that come alive are compared.
+    """
     answers: list[Answer] = []
     spent, total = 0.0, sum(exam.count for exam in exams)
     for exam in exams:
-        exam_view = View(*exam.size, view.fps) if exam.size else view
-        scenes = fresh_scenes(exam, exam_view, seed)
-        prompts = [prompt_of(scene, exam_view, exam, index) for index, scene in enumerate(scenes)]
-        told = [stated(prompt) for prompt in prompts]
+        asked = questions(exam, view, seed)
         real = [
-            observe(clip, view.fps)
-            for start in range(0, len(scenes), BATCH)
-            for clip in _clips(render(scenes[start : start + BATCH], exam_view))
+            (clip, observe(clip, question.view.fps))
+            for start in range(0, len(asked), BATCH)
+            for clip, question in zip(ideal_clips(asked[start : start + BATCH]), asked[start:], strict=False)
         ]
-        for start in range(0, len(scenes), BATCH):
-            part = slice(start, start + BATCH)
+        for start in range(0, len(asked), BATCH):
+            part = asked[start : start + BATCH]
             started = time.perf_counter()
-            clips = generate_clips(prompts[part], [scene.seed for scene in scenes[part]], exam_view)
+            clips = answer_clips(part)
             spent += time.perf_counter() - started
-            for index, clip in enumerate(clips, start):
-                verdict = judge(observe(clip, view.fps), told[index])
-                floor = judge(real[index], told[index])
-                chance = judge(real[(index + 1) % len(real)], told[index])
-                answers.append(Answer(exam.name, prompts[index], clip, verdict, floor, chance))
+            for index, (question, clip) in enumerate(zip(part, clips, strict=True), start):
+                ideal, ideal_seen = real[index]
+                another = real[(index + 1) % len(real)][1]
+                seen = observe(clip, question.view.fps)
+                answers.append(
+                    Answer(
+                        question,
+                        clip,
+                        judge(seen, question.told),
+                        judge(ideal_seen, question.told),
+                        judge(another, question.told),
+                        measured(clip, ideal, seen, question, codec),
+                        measured(ideal, ideal, ideal_seen, question, lambda frames: frames),
+                    )
+                )
                 if on_clip:
                     on_clip(len(answers), total)
-    sets = {exam.name: score([answer for answer in answers if answer.exam == exam.name]) for exam in exams}
+    scores = {
+        exam.name: score([one for one in answers if one.question.exam.name == exam.name]) for exam in exams
+    }
     for name, number in (("one", "1"), ("two", "2")):
-        some = [answer for answer in answers if answer.exam == "P0" and _counts(answer) == number]
+        some = [
+            answer for answer in answers if answer.question.exam.name == "P0" and _counts(answer) == number
+        ]
         if some:
-            sets[f"P0_{name}"] = score(some)
-    return sets, answers, spent / max(total, 1)
+            scores[f"P0_{name}"] = score(some)
+    return scores, answers, spent / max(total, 1)
+
+
+def measured(
+    clip: Frames, ideal: Frames, seen: Observation, question: Question, codec: Callable[[Frames], Frames]
+) -> dict[str, float]:
+    """What is measured of a clip besides the facts of its prompt."""
+    match question.exam.measured:
+        case "physics":
+            return physics.errors(seen, question)
+        case "permanence":
+            return permanence.kept(seen, question)
+        case "identity":
+            return cuts.identity(clip, question)
+        case "framing":
+            return framing.subject_in_view(seen, question)
+        case "drift":
+            return drift.drift(clip, question)
+        case "seams":
+            return seams.joined(clip, ideal, seen, question, codec)
+    return {}
+
+
+def baselines(answer_clips: AnswerClips, answers: Sequence[Answer]) -> dict[str, Scores]:
+    """Scores of the same questions for the nearest training clip by caption, and for the model without words."""
+    asked = [answer.question for answer in answers]
+    pool = training_scenes(asked[0].view)
+    rivals = {"retrieval": retrieval(pool, asked[0].view), "unconditional": wordless(answer_clips)}
+    scores: dict[str, Scores] = {}
+    for name, rival in rivals.items():
+        clips = [
+            clip for start in range(0, len(asked), BATCH) for clip in rival(asked[start : start + BATCH])
+        ]
+        given = [
+            replace(
+                answer,
+                clip=clip,
+                verdict=judge(observe(clip, answer.question.view.fps), answer.question.told),
+            )
+            for answer, clip in zip(answers, clips, strict=True)
+        ]
+        scores[name] = score(given)
+    return scores
+
+
+def compared(answers: Sequence[Answer], view: View, device: torch.device) -> dict[str, object]:
+    """How like real clips the answers are, as a distribution, and how like training clips, one by one."""
+    vae = load_vae(ENCODER, device)
+    asked = [answer.question for answer in answers]
+    others = fresh_scenes(Exam("others", len(asked)), view, FRESH_OTHERS)
+    others_asked = [replace(asked[0], scene=scene) for scene in others]
+    trained = [replace(asked[0], scene=scene) for scene in training_scenes(view, TRAINED_CLIPS)]
+    made, real, other, seen = (
+        latents_of(vae, clips)
+        for clips in (
+            [answer.clip for answer in answers],
+            true_clips(asked),
+            true_clips(others_asked),
+            true_clips(trained),
+        )
+    )
+    return {
+        "encoder": fingerprint(vae),
+        **likeness(made, real, other),
+        "memorisation": memorisation(made, other, seen),
+    }
 
 
 def score(answers: Sequence[Answer]) -> Scores:
-    """`all` (clips of which every stated fact holds), one share per kind of fact, intervals, n, floor, chance."""
-    verdicts = [answer.verdict for answer in answers]
-    mean = shares(verdicts)
-    intervals = {}
-    for kind in mean:
-        pairs = [_held(verdict, kind) for verdict in verdicts]
-        held_N, of_N = torch.tensor(pairs).unbind(1)
-        intervals[kind] = [round(bound, 4) for bound in bootstrap_interval(held_N, of_N)]
-    return {
-        **mean,
-        "intervals": intervals,
-        "n": len(answers),
-        "floor": shares([answer.floor for answer in answers]),
-        "chance": shares([answer.chance for answer in answers]),
+    """Shares of facts and means of measures, with intervals, n, floor, chance.
+
+    `all`: clips of which every stated fact holds. `both`: pairs of questions with all facts of both.
+    """
+    verdicts = [answer.verdict for answer in answers if answer.verdict]
+    mean: dict[str, float] = shares(verdicts) if verdicts else {}
+    floor: dict[str, float] = shares([answer.floor for answer in answers]) if verdicts else {}
+    chance: dict[str, float] = shares([answer.chance for answer in answers]) if verdicts else {}
+    intervals = {kind: _interval([_held(verdict, kind) for verdict in verdicts], places=4) for kind in mean}
+    columns = {
+        name: ([one.measures for one in answers], [one.floor_measures for one in answers])
+        for name in dict.fromkeys(key for answer in answers for key in answer.measures)
     }
+    for name, (made, ideal) in columns.items():
+        mean[name], floor[name] = _mean(made, name), _mean(ideal, name)
+        intervals[name] = _interval([(row[name], 1) for row in made if name in row], places=4)
+    if any(answer.question.pair is not None for answer in answers):
+        pairs = [[one.verdict for one in pair] for pair in _paired(answers)]
+        mean["both"] = float(np.mean([_both(pair) for pair in pairs]))
+        floor["both"] = float(np.mean([_both([one.floor for one in pair]) for pair in _paired(answers)]))
+        intervals["both"] = _interval([(_both(pair), 1) for pair in pairs], places=4)
+    return {**mean, "intervals": intervals, "n": len(answers), "floor": floor, "chance": chance}
 
 
 def shares(verdicts: Sequence[Mapping[Fact, bool]]) -> dict[str, float]:
@@ -173,57 +310,6 @@ def shares(verdicts: Sequence[Mapping[Fact, bool]]) -> dict[str, float]:
     kinds = dict.fromkeys(["all", *(fact.kind for verdict in verdicts for fact in verdict)])
     counted = {kind: np.array([_held(verdict, kind) for verdict in verdicts]).sum(0) for kind in kinds}
     return {kind: float(held / of) for kind, (held, of) in counted.items() if of}
-
-
-def fresh_scenes(exam: Exam, view: View, seed: int) -> list[Scene]:
-    """Scenes that no training run draws, from seed FRESH + (seed << 32) on; those with holes only if asked.
-
-    Motion is staged for the length of the view, as in training.
-    """
-    seconds = max(PLAIN.seconds, (view.frames - 1) / view.fps)
-    mix = replace(PLAIN, seconds=seconds, allow_holes=exam.holes)
-    scenes: list[Scene] = []
-    next_seed = FRESH + (seed << 32)
-    while len(scenes) < exam.count:
-        scene = sample_scene(next_seed, mix)
-        things = truth(scene, view).things
-        if not exam.holes or any(is_hole(thing.colour, thing.shape, thing.direction) for thing in things):
-            scenes.append(scene)
-        next_seed += 1
-    return scenes
-
-
-def prompt_of(scene: Scene, view: View, exam: Exam, index: int) -> str:
-    """A short or a medium caption of the scene, by turns; with strange words if the exam has them."""
-    text = caption(scene, view, PROMPTS[index % len(PROMPTS)], seed=index)
-    if not exam.strange_words:
-        return text
-    tables = {"colour": COLOUR_WORDS, "shape": SHAPE_WORDS, "size": SIZE_WORDS}
-    for strange, (kind, value) in HELD_OUT_SYNONYMS.items():
-        if kind in tables:
-            known = "|".join(sorted(map(re.escape, tables[kind][value]), key=len, reverse=True))
-            text = re.sub(rf"\b(?:{known})\b", strange, text)
-    return text
-
-
-def stated(prompt: str) -> tuple[Fact, ...]:
-    """The facts that a prompt states and that the oracle can judge, and that nothing else is there."""
-    told = [fact for fact in parse(prompt)[0] if fact.kind != "count" and fact.kind in JUDGED]
-    subjects = {fact.subject for fact in told if fact.subject is not None}
-    return (*told, Fact("count", None, str(len(subjects))))
-
-
-def clips_of(model: Model) -> GenerateClips:
-    """A model as a function of prompts, seeds and view, with its own defaults for the rest."""
-
-    def generate_clips(prompts: Sequence[str], seeds: Sequence[int], view: View) -> list[Frames]:
-        requests = [
-            Request(prompt, view.width, view.height, view.frames, view.fps, seed=seed)
-            for prompt, seed in zip(prompts, seeds, strict=True)
-        ]
-        return [video.frames_THWC for video in generate_many(model, requests)]
-
-    return generate_clips
 
 
 def hardware(device: torch.device) -> str:
@@ -248,6 +334,28 @@ def _held(verdict: Mapping[Fact, bool], kind: str) -> tuple[int, int]:
         return int(all(verdict.values())), 1
     held = [holds for fact, holds in verdict.items() if fact.kind == kind]
     return sum(held), len(held)
+
+
+def _interval(pairs: Sequence[tuple[float, int]], places: int) -> list[float]:
+    """95 % of the mean, clips resampled."""
+    held_N, of_N = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+    return [round(bound, places) for bound in bootstrap_interval(held_N, of_N)]
+
+
+def _mean(rows: Sequence[Mapping[str, float]], name: str) -> float:
+    values = [row[name] for row in rows if name in row]
+    return float(np.mean(values)) if values else math.nan
+
+
+def _paired(answers: Sequence[Answer]) -> list[list[Answer]]:
+    pairs: dict[int | None, list[Answer]] = {}
+    for answer in answers:
+        pairs.setdefault(answer.question.pair, []).append(answer)
+    return list(pairs.values())
+
+
+def _both(verdicts: Sequence[Mapping[Fact, bool]]) -> bool:
+    return all(all(verdict.values()) for verdict in verdicts)
 
 
 def _counts(answer: Answer) -> str:
@@ -276,18 +384,3 @@ def _make_folder(out: Path) -> None:
 
 def _clips(video_BCTHW: Tensor) -> list[Frames]:
     return [to_frames(video_CTHW) for video_CTHW in video_BCTHW]
-
-
-SUITES: dict[str, tuple[Exam, ...]] = {
-    "quick": (Exam("P0", 48), Exam("P1", 24, holes=True)),
-    "full": (
-        Exam("P0", 512),
-        Exam("P1", 512, holes=True),
-        Exam("P4", 192, strange_words=True),
-        Exam("P9_80x112x21", 64, size=(80, 112, 21)),
-        Exam("P9_96x96x17", 64, size=(96, 96, 17)),
-        Exam("P9_112x64x33", 48, size=(112, 64, 33)),
-        Exam("P9_64x64x1", 64, size=(64, 64, 1)),
-    ),
-}
-VAE_CLIPS = {"quick": 32, "full": 256}

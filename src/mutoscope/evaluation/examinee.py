@@ -1,0 +1,118 @@
+"""Who is examined: a model, or anything else that answers questions with clips."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mutoscope.evaluation.exams import Question
+from mutoscope.generation import conditions
+from mutoscope.generation.conditions import onto_grid
+from mutoscope.generation.continuations import gap, grow, window
+from mutoscope.generation.generate import decode, generate_many, grid_of, resolve, sample
+from mutoscope.generation.request import Recipe, Request, Task
+from mutoscope.video import to_frames, to_tensor
+from mutoscope.weights.store import Model
+from mutoscope.world.render import render
+
+Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
+AnswerClips = Callable[[Sequence[Question]], list[Frames]]  # questions of one exam -> a clip for each
+
+BRIDGE = 8  # new frames of a loop
+
+
+def answers_of(model: Model) -> AnswerClips:
+    """A model as one who answers, with its own defaults for all that a question leaves open."""
+
+    def answer(questions: Sequence[Question]) -> list[Frames]:
+        exam = questions[0].exam
+        recipes = [resolve(model, request_of(question)) for question in questions]
+        if exam.task != "generate":
+            return [
+                _continued(model, recipe, question)
+                for recipe, question in zip(recipes, questions, strict=True)
+            ]
+        if grid_of(model, recipes[0]).frames > window(model, recipes[0]):
+            return [_rolled_out(model, recipe) for recipe in recipes]
+        if exam.known:
+            return _shown(model, recipes, questions)
+        return [video.frames_THWC for video in generate_many(model, [request_of(one) for one in questions])]
+
+    return answer
+
+
+def request_of(question: Question) -> Request:
+    view = question.view
+    return Request(question.prompt, view.width, view.height, view.frames, view.fps, seed=question.seed)
+
+
+def true_clips(questions: Sequence[Question], batch: int = 8) -> list[Frames]:
+    """The ground truth of questions of one view: what a perfect model would answer to those that generate."""
+    clips: list[Frames] = []
+    for start in range(0, len(questions), batch):
+        part = questions[start : start + batch]
+        clips += [to_frames(video_CTHW) for video_CTHW in render([one.scene for one in part], part[0].view)]
+    return clips
+
+
+def ideal_clips(questions: Sequence[Question]) -> list[Frames]:
+    """What scores are held against: the ground truth; of loops, the truth there and back."""
+    clips = true_clips(questions)
+    if questions and questions[0].exam.task == "loop":
+        return [np.concatenate([clip, clip[-2:0:-1]]) for clip in clips]
+    return clips
+
+
+def codec_of(model: Model) -> Callable[[Frames], Frames]:
+    """What the model's VAE makes of frames (1 + 4k of them, sides on its grid)."""
+
+    @torch.inference_mode()
+    def codec(frames_THWC: Frames) -> Frames:
+        video_BCTHW = to_tensor(frames_THWC)[None].to(model.vae.latent_mean)
+        return to_frames(model.vae.decode(model.vae.encode(video_BCTHW))[0])
+
+    return codec
+
+
+@torch.inference_mode()
+def _shown(model: Model, recipes: Sequence[Recipe], questions: Sequence[Question]) -> list[Frames]:
+    """Clips whose first frames are those of the truth."""
+    known = questions[0].exam.known
+    grid = grid_of(model, recipes[0])
+    pieces: list[Tensor] = [to_tensor(clip[:known])[None] for clip in true_clips(questions)]
+    condition = conditions.together(
+        [
+            conditions.frames(model.vae, grid, {0: onto_grid(piece_BCTHW, recipe, grid)})
+            for piece_BCTHW, recipe in zip(pieces, recipes, strict=True)
+        ]
+    )
+    sampled = sample(model, recipes, condition=condition)
+    return [
+        np.concatenate(list(decode(model, recipe, latent_CTHW)))
+        for recipe, latent_CTHW in zip(recipes, sampled.latent_BCTHW, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def _continued(model: Model, recipe: Recipe, question: Question) -> Frames:
+    """The true clip made longer: its beginning extended to the length of the question, or all of it to a loop."""
+    (clip,) = true_clips([question])
+    if question.exam.task == "extend":
+        before, after, new = clip[: question.exam.known], None, len(clip) - question.exam.known
+        task = Task("extend", "", "")
+    else:
+        before, after, new = clip, clip, BRIDGE
+        task = Task("loop", "", "")
+    made = gap(model, replace(recipe, task=task), before, after, new, None)
+    return np.concatenate([before, made])
+
+
+@torch.inference_mode()
+def _rolled_out(model: Model, recipe: Recipe) -> Frames:
+    """A clip longer than the model's window, made window after window in latent space."""
+    condition = conditions.text(model.vae, grid_of(model, recipe))
+    latent_BCTHW = grow(model, recipe, condition, None, None)
+    return np.concatenate(list(decode(model, recipe, latent_BCTHW[0])))

@@ -1,0 +1,109 @@
+"""Physics, permanence, cuts, framing, drift and seams: the truth passes, each kind of sabotage is noticed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mutoscope.evaluation import cuts, drift, framing, permanence, physics, seams
+from mutoscope.evaluation.examinee import Frames, ideal_clips, true_clips
+from mutoscope.evaluation.exams import SUITES, Question, questions
+from mutoscope.evaluation.truth import observe
+from mutoscope.world.scene import View
+
+VIEW = View(64, 64, 17)
+
+
+def asked(name: str, seed: int = 11) -> tuple[Question, Frames]:
+    exam = next(exam for exam in SUITES["full"] if exam.name == name)
+    (question,) = questions(replace(exam, count=1), VIEW, seed)
+    return question, ideal_clips([question])[0]
+
+
+def frozen(clip: Frames, after: int) -> Frames:
+    return np.concatenate([clip[:after], np.repeat(clip[after - 1 : after], len(clip) - after, 0)])
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"),
+    [("P5_glide", "velocity_error"), ("P5_fall", "gravity_error"), ("P5_meet", "momentum_error")],
+)
+def test_a_clip_that_stands_still_breaks_physics(name: str, measure: str) -> None:
+    question, clip = asked(name)
+    fps = question.view.fps
+    assert physics.errors(observe(clip, fps), question)[measure] < 0.05
+    still = frozen(clip, 1 if name == "P5_fall" else 5)
+    assert physics.errors(observe(still, fps), question)[measure] > 0.8
+    empty = np.full_like(clip, 128)
+    assert physics.errors(observe(empty, fps), question)[measure] == physics.LOST
+
+
+def test_half_the_speed_is_half_the_error() -> None:
+    question, clip = asked("P5_glide")
+    slow = clip[np.arange(17) // 2]
+    error = physics.errors(observe(slow, 8.0), question)["velocity_error"]
+    assert error == pytest.approx(0.5, abs=0.06)
+
+
+def test_who_goes_behind_and_stays_there_is_not_permanent() -> None:
+    question, clip = asked("P6_told")
+    assert permanence.kept(observe(clip, 8.0), question) == {"permanence": 1.0}
+    assert permanence.kept(observe(frozen(clip, 9), 8.0), question) == {"permanence": 0.0}
+
+
+def test_another_character_after_the_cut_is_noticed() -> None:
+    question, clip = asked("P7")
+    other_question, other = asked("P7", seed=13)
+    shots = cuts.shots_of(clip)
+    takes = question.scene.takes(question.view)
+    assert [len(shot) for shot in shots] == [span.stop - span.start for _, span in takes]
+    assert cuts.identity(clip, question)["identity"] == 1.0
+    assert question.scene.shots[0].bodies[0].colour != other_question.scene.shots[0].bodies[0].colour
+    border = len(shots[0])
+    changed = cuts.identity(np.concatenate([clip[:border], other[border:]]), question)
+    assert changed["identity"] == 0.0
+    assert changed["colour_kept"] < 1.0
+    assert cuts.identity(clip[:border], question)["cuts"] == 0.0
+
+
+def test_a_square_crop_cuts_the_subject() -> None:
+    exam = next(exam for exam in SUITES["full"] if exam.name == "P8_21by9")
+    wide = questions(replace(exam, count=6), VIEW, 11)
+    shares = []
+    for question, clip in zip(wide, true_clips(wide), strict=True):
+        assert framing.subject_in_view(observe(clip, 8.0), question) == {"in_view": 1.0}
+        shifted = np.roll(clip, 50, axis=2)
+        shares.append(framing.subject_in_view(observe(shifted, 8.0), question)["in_view"])
+    assert np.mean(shares) < 0.8
+
+
+def test_what_fades_and_what_comes_is_drift() -> None:
+    question, clip = asked("P9_long2x")
+    kept = drift.drift(clip, question)
+    assert kept["identity_kept"] == 1.0
+    assert kept["colour_drift"] < 1.0
+    assert kept["strangers"] == 0.0
+    faded = clip.copy()
+    share = np.linspace(0, 0.6, len(clip))[:, None, None, None]
+    faded[:] = (clip * (1 - share) + 128 * share).astype(np.uint8)
+    assert drift.drift(faded, question)["colour_drift"] > 10
+    gone = drift.drift(np.full_like(clip, 128), question)
+    assert gone["identity_kept"] == 0.0
+    assert gone["colour_drift"] == drift.WORST
+
+
+def test_seams() -> None:
+    question, clip = asked("P10_extend")
+    turned = np.concatenate([clip[:9], clip[8:0:-1]])  # it turns back at the seam
+    codec = np.array
+    for made, low, high in ((clip, 0.0, 0.1), (turned, 1.5, 2.5)):
+        jump = seams.joined(made, clip, observe(made, 8.0), question, codec)["velocity_jump"]
+        assert low <= jump <= high
+    moving, forward = asked("P10_loop")
+    there_and_back = seams.seam_ratio(forward)
+    assert there_and_back == pytest.approx(1.0, abs=0.3)
+    assert seams.seam_ratio(true_clips([moving])[0]) > 2 * there_and_back
+    picture, real = asked("P10_picture")
+    noisy = np.clip(real.astype(int) + np.random.default_rng(0).integers(-20, 21, real.shape), 0, 255)
+    lost = seams.joined(noisy.astype(np.uint8), real, observe(real, 8.0), picture, codec)["first_frame_loss"]
+    assert lost > 20
