@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mutoscope import __version__
-from mutoscope.commands import checkup, generating, hosting, judging, learning, stock, worlds
+from mutoscope.commands import captioning, checkup, generating, hosting, judging, learning, stock, worlds
 from mutoscope.errors import InputError
 
 app = typer.Typer(
@@ -43,8 +43,11 @@ app.command()(generating.recut)
 app.command()(generating.info)
 app.command()(generating.reproduce)
 app.command()(worlds.world)
+app.command()(captioning.caption)
 train.command("vae")(learning.train_vae)
 train.command("dit")(learning.train_dit)
+train.command("captioner")(captioning.train_captioner)
+data.command("recaption")(captioning.data_recaption)
 data.command("encode")(learning.data_encode)
 data.command("stats")(learning.data_stats)
 app.command()(judging.evaluate)

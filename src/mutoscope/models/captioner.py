@@ -94,7 +94,8 @@ class DecoderBlock(nn.Module):
     def attend(self, x_SD: Tensor, rope: Tensor, layout: Layout) -> Tensor:
         """Whole captions, whose layout holds the causal mask."""
         y = self.norm(x_SD)
-        return x_SD + self.attention(y, *self.attention.keys_values(y, rope), layout, layout, rope)
+        out_SD: Tensor = x_SD + self.attention(y, *self.attention.keys_values(y, rope), layout, layout, rope)
+        return out_SD
 
     def attend_to_past(self, x_SD: Tensor, rope: Tensor, past: Past, block: int) -> Tensor:
         """The newest token of each row; the past takes it in."""
@@ -102,7 +103,8 @@ class DecoderBlock(nn.Module):
         key_SD, value_SD = past.extended(block, *self.attention.keys_values(y, rope))
         rows = len(x_SD)
         layout, key_layout = Layout(((rows, 1),), (None,)), Layout(((rows, len(key_SD) // rows),), (None,))
-        return x_SD + self.attention(y, key_SD, value_SD, layout, key_layout, rope)
+        out_SD: Tensor = x_SD + self.attention(y, key_SD, value_SD, layout, key_layout, rope)
+        return out_SD
 
     def look(self, x_SD: Tensor, seen: Seen, block: int) -> Tensor:
         """What follows attention; every clip of `seen` has as many rows."""

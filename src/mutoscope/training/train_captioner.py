@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mutoscope.config import to_dict, write_json
+from mutoscope.config import from_dict, read_table, to_dict, write_json
 from mutoscope.data.latents import Latents, Size
 from mutoscope.errors import InputError
 from mutoscope.evaluation.captions import (
@@ -72,7 +72,7 @@ from mutoscope.training.train_dit import due, preset
 from mutoscope.weights.card import Defaults, ModelCard
 from mutoscope.weights.store import load_vae, save_model
 from mutoscope.world.captions import parse
-from mutoscope.world.stage import View
+from mutoscope.world.stage import SceneMix, View
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class TrainCaptionerConfig:
     keep: int = 2
     validate_every: int = 200
     validation_clips: int = 32
-    report_clips: int = 256  # fresh clips of the world in the final report; 0 for a cache of other clips
+    report_clips: int = 256  # fresh ones in the final report, if the cache is of the world
 
     def __post_init__(self) -> None:
         if self.size not in CAPTIONER_PRESETS:
@@ -432,9 +432,11 @@ def finish(run: Run, seconds: float) -> Path:
     }
     with run.ema.applied():
         run.narrator.captioner.eval()
-        if config.report_clips:
+        asked = read_table(latents.folder / "index.json")["asked"]
+        if config.report_clips and asked["source"] == "world":
+            mix = from_dict(SceneMix, asked["mix"], str(latents.folder))
             view = View(size.width, size.height, size.frames, fps)
-            training["report"] = report_on_world(run.narrator, run.vae, view, config.report_clips)
+            training["report"] = report_on_world(run.narrator, run.vae, view, config.report_clips, mix)
             write_json(run.folder / "report.json", training["report"])
         path = save_model(
             run.folder / "model",
