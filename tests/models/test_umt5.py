@@ -4,34 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor, nn
 
 from mutoscope.models.clip import MEAN, STD, PictureEncoder, build_clip
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.umt5 import MAX_TOKENS, UMT5Text, build_umt5, cleaned
-
-CONFIG = {
-    "vocab_size": 40,
-    "d_model": 14,
-    "d_kv": 6,
-    "d_ff": 22,
-    "num_layers": 2,
-    "num_heads": 3,
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 20,
-}
-
-
-def word_tokenizer() -> Tokenizer:
-    """Words to ids, with T5's end mark 1."""
-    words = ["<pad>", "</s>", "<unk>", *"a red ball rolls behind the blue box and comes back".split()]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, "<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(["<pad>", "</s>"])
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    return tokenizer
+from wan_models import CONFIG, word_tokenizer
 
 
 def random_text() -> tuple[UMT5Text, nn.Module, list[int]]:

@@ -17,10 +17,12 @@ NEARLY_ONE = 1 - 1e-6  # the first level, where the solvers' lambda is finite
 class FixedShift(Process):
     """Flow matching with the levels of Wan's schedulers: `steps` even parts from 1 to 0.001, shifted, then 0.
 
-    constant: the shift, 3 to 16 in Wan's models. Raises InputError unless it is positive.
+    constant: the shift, 3 to 16 in Wan's models. known_frames: whether the model was trained to take known latent
+    frames in their place, clean and with the timestep 0 (Wan 2.2 TI2V). Raises InputError unless it is positive.
     """
 
     constant: float = 5.0
+    known_frames: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -67,9 +67,9 @@ def of_recipe(vae: VAE, recipe: Recipe, grid: Grid) -> Condition:
     """
     known: dict[int, Tensor] = {}
     if recipe.image is not None:
-        known[0] = _picture(recipe.image, recipe.image_sha256, recipe, grid)
+        known[0] = picture(recipe.image, recipe.image_sha256, recipe, grid)
     if recipe.last_image is not None:
-        known[-1] = _picture(recipe.last_image, recipe.last_image_sha256, recipe, grid)
+        known[-1] = picture(recipe.last_image, recipe.last_image_sha256, recipe, grid)
     if len(known) >= grid.frames:
         raise InputError(
             f"A clip of {recipe.frames} frames has no room beside its known frames; ask for at least "
@@ -109,7 +109,7 @@ def _latent_piece(vae: VAE, video_BCTHW: Tensor, first: bool) -> Tensor:
     return vae.encode(torch.cat([video_BCTHW[:, :, :1], video_BCTHW], dim=2))[:, :, 1:]
 
 
-def _picture(path: str, sha256: str | None, recipe: Recipe, grid: Grid) -> Tensor:
+def picture(path: str, sha256: str | None, recipe: Recipe, grid: Grid) -> Tensor:
     """The first frame of a file, fitted to the clip."""
     if sha256 is not None and file_sha256(Path(path)) != sha256:
         raise InputError(f"The picture {path!r} is not the one of the recipe; its sha256 should be {sha256}.")

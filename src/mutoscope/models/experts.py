@@ -21,16 +21,17 @@ class ExpertsCache:
 class Experts(nn.Module):
     """The expert for high noise works from the timestep 1000 down to 1000 times the boundary, the other below.
 
-    boundary: a noise level in (0, 1). step_down: by how much the guidance scale is lower in the low noise.
+    boundary: a noise level in (0, 1). low_share: guidance beyond 1 of the expert for low noise, as a share of that
+    of the other: Wan's pair of scales 4 and 3 is a share of 2/3.
     """
 
-    def __init__(self, high: DiT, low: DiT, boundary: float, step_down: float = 0.0) -> None:
+    def __init__(self, high: DiT, low: DiT, boundary: float, low_share: float = 1.0) -> None:
         super().__init__()
         if high.config != low.config:
             raise InputError(
                 "Two experts of different shapes are not one model; take both from one download."
             )
-        self.high, self.low, self.boundary, self.step_down = high, low, boundary, step_down
+        self.high, self.low, self.boundary, self.low_share = high, low, boundary, low_share
 
     @property
     def config(self) -> DiTConfig:

@@ -355,6 +355,15 @@ class WanVAE(nn.Module):
         """As `latent_mean`."""
         return self.post_quant.weight.new_tensor(self.config.latent_std)
 
+    def shortcut_out(self, latent_BCTHW: Tensor) -> Tensor:
+        """A rough look for previews: three channels of a latent that is not normalised as the colours of its blocks.
+
+        (B, 3 x frames x rows x columns of a latent position, T, H, W), near [-1, 1].
+        """
+        normal_BCTHW = (latent_BCTHW - per_channel(self.latent_mean)) / per_channel(self.latent_std)
+        time, rows, columns = self.strides
+        return (normal_BCTHW[:, :3] / 2).repeat_interleave(time * rows * columns, dim=1)
+
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """Video in [-1, 1], 1 + 4k frames, sides multiples of the strides -> mode of the latent, normalised.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model makes of a request that names only a prompt."""
+    """What a model makes of a request that names only a prompt; `negative` stands in for an empty one."""
 
     width: int = 64
     height: int = 64
@@ -15,6 +15,7 @@ class Defaults:
     steps: int = 30
     guidance: float = 4.0
     sampler: str = "dpmpp_2m"
+    negative: str = ""
 
 
 @dataclass(frozen=True)

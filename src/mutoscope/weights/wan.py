@@ -219,7 +219,7 @@ def detect(keys: Iterable[str]) -> Form:
     for start, kind in RELATIVES.items():
         if any(key.removeprefix(COMFY_PREFIX).startswith(start) for key in present):
             raise InputError(
-                f"These weights are Wan's {kind} variant, which is not read; give a T2V, I2V, FLF2V, TI2V or VACE model."
+                f"These weights are Wan's {kind} variant, which is not read; give T2V, I2V, FLF2V, TI2V or VACE."
             )
     for probe, (part, layout) in PROBES.items():
         for prefix in ("", COMFY_PREFIX):
@@ -430,14 +430,17 @@ def load_dit(
     form = detect(shapes)
     if form.part != "dit":
         raise InputError(f"{path} holds a Wan VAE, not a DiT; give the folder or file of the transformer.")
-    told = told_beside(Path(path))
-    hinted = told.get("vace_layers")
-    config = dit_config(
-        shapes, form, heads or heads_of(Path(path)), tuple(hinted) if isinstance(hinted, list) else None
-    )
+    config = dit_config_at(Path(path), shapes, form, heads)
     table = dit_table(config, form.layout, form.prefix)
     check(shapes, table)
     return filled(blank_dit(config), Path(path), table, device, dtype)
+
+
+def dit_config_at(path: Path, shapes: Mapping[str, Shape], form: Form, heads: int | None = None) -> DiTConfig:
+    """As `dit_config`, with what the config.json beside the weights tells and shapes do not."""
+    hinted = told_beside(path).get("vace_layers")
+    places = tuple(hinted) if isinstance(hinted, list) else None
+    return dit_config(shapes, form, heads or heads_of(path), places)
 
 
 def heads_of(path: Path) -> int | None:

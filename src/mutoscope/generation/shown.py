@@ -1,0 +1,180 @@
+"""What models that are shown pictures get beside the latent: masks, latents of what is known, CLIP's tokens.
+
+Our own models, and Wan's TI2V, take known frames in their place (see `conditions`). Wan's image-to-video and VACE
+models make every frame anew and look at the known ones in channels of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mutoscope.diffusion.fixed_shift import FixedShift
+from mutoscope.diffusion.guidance import Branches, Guidance, guide
+from mutoscope.diffusion.sampler import Denoise
+from mutoscope.errors import InputError
+from mutoscope.generation.conditions import Condition, picture
+from mutoscope.generation.request import Grid, Recipe
+from mutoscope.models.dit import TextCache
+from mutoscope.models.experts import Experts, ExpertsCache
+from mutoscope.models.vace import VaceDiT
+from mutoscope.models.vae import VAE
+from mutoscope.models.wan_image import ImageDiT
+from mutoscope.weights.store import Model
+
+
+@dataclass(frozen=True)
+class Known:
+    """A clip of which some frames are known: video (B, 3, frames, H, W) in [-1, 1], and which they are."""
+
+    video_BCTHW: Tensor
+    known_BT: Tensor
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Channels for every step (B, C, T, H, W), and the tokens of the pictures for models with CLIP."""
+
+    channels_BCTHW: Tensor
+    image_BLD: Tensor | None = None
+
+
+def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condition | None) -> Shown | None:
+    """What this model is shown of the pictures of the recipes, or of a condition; None when it takes frames.
+
+    Raises InputError when the model needs a picture that is missing, or has no way to see the ones that are there.
+    """
+    dit: nn.Module = one_of(model.dit)
+    if not isinstance(dit, ImageDiT | VaceDiT):
+        refuse_pictures(model, recipes, condition)
+        return None
+    parts = [of_recipe(recipe, grid) for recipe in recipes]
+    known = Known(
+        torch.cat([part.video_BCTHW for part in parts]), torch.cat([part.known_BT for part in parts])
+    )
+    if condition is not None:
+        known = of_condition(model.vae, condition)
+    known = Known(
+        known.video_BCTHW.to(model.vae.latent_mean), known.known_BT.to(model.vae.latent_mean.device)
+    )
+    if isinstance(dit, VaceDiT):
+        replaced_B1T11 = ~known.known_BT[:, None, :, None, None]
+        return Shown(control(model.vae, known.video_BCTHW, replaced_B1T11.to(known.video_BCTHW)))
+    both = dit.image_config.image_tokens is not None
+    needed = [0, -1] if both else [0]
+    if not all(bool(known.known_BT[:, place].all()) for place in needed):
+        options = "--image and --last-image" if both else "--image"
+        raise InputError(f"{model.card.name} makes videos of pictures; give it {options}.")
+    image_BLD = None
+    if model.read_picture_encoder is not None:
+        encoder = model.read_picture_encoder()
+        image_BLD = torch.cat([encoder(known.video_BCTHW[:, :, place]) for place in needed], dim=1)
+    return Shown(beside(model.vae, known), image_BLD)
+
+
+def refuse_pictures(model: Model, recipes: Sequence[Recipe], condition: Condition | None) -> None:
+    """Raise InputError when a model that was trained on prompts alone is given known frames."""
+    if not isinstance(model.process, FixedShift) or model.process.known_frames:
+        return
+    given = any(recipe.image or recipe.last_image for recipe in recipes)
+    if given or (condition is not None and bool(condition.mask_BT.any())):
+        raise InputError(
+            f"{model.card.name} makes clips of prompts alone; take Wan's TI2V, I2V, FLF2V or VACE for pictures."
+        )
+
+
+def of_recipe(recipe: Recipe, grid: Grid) -> Known:
+    """The pictures of a recipe as the first and the last frame of a clip that is grey otherwise."""
+    frames, rows, columns = grid.pixels
+    video_BCTHW = torch.zeros(1, 3, frames, rows, columns)
+    known_BT = torch.zeros(1, frames, dtype=torch.bool)
+    for place, path, sha256 in (
+        (0, recipe.image, recipe.image_sha256),
+        (-1, recipe.last_image, recipe.last_image_sha256),
+    ):
+        if path is not None:
+            video_BCTHW[:, :, place] = picture(path, sha256, recipe, grid)[:, :, 0]
+            known_BT[:, place] = True
+    return Known(video_BCTHW, known_BT)
+
+
+def of_condition(vae: VAE, condition: Condition) -> Known:
+    """The frames that known latent frames decode to; the others are grey."""
+    mask_BT = condition.mask_BT
+    video_BCTHW = vae.decode(condition.latent_BCTHW * mask_BT[:, None, :, None, None])
+    known_BT = torch.cat([mask_BT[:, :1], mask_BT[:, 1:].repeat_interleave(vae.strides[0], dim=1)], dim=1)
+    return Known(video_BCTHW * known_BT[:, None, :, None, None], known_BT)
+
+
+def beside(vae: VAE, known: Known) -> Tensor:
+    """For image-to-video models: which of the frames of each latent frame are known, and the latent of the clip.
+
+    (B, stride + C, T, H, W); the first latent frame holds one frame, which counts for all of its mask.
+    """
+    latent_BCTHW = vae.encode(known.video_BCTHW)
+    marks_BT = known.known_BT.to(latent_BCTHW)
+    marks_BT = torch.cat([marks_BT[:, :1].expand(-1, vae.strides[0] - 1), marks_BT], dim=1)
+    marks_BCT = marks_BT.unflatten(1, (-1, vae.strides[0])).transpose(1, 2)
+    marks_BCTHW = marks_BCT[..., None, None].expand(-1, -1, -1, *latent_BCTHW.shape[3:])
+    return torch.cat([marks_BCTHW, latent_BCTHW], dim=1)
+
+
+def control(vae: VAE, video_BCTHW: Tensor, replaced_B1THW: Tensor) -> Tensor:
+    """For VACE: latents of what is kept and of what is to be replaced (1 in the mask), and the mask folded.
+
+    (B, 2 C + rows x columns, T, H, W). replaced: may be of one row and column for whole frames.
+    """
+    replaced_B1THW = (replaced_B1THW > 0.5).to(video_BCTHW).expand(-1, -1, *video_BCTHW.shape[2:])
+    kept_BCTHW = vae.encode(video_BCTHW * (1 - replaced_B1THW))
+    other_BCTHW = vae.encode(video_BCTHW * replaced_B1THW)
+    _, rows, columns = vae.strides
+    mask = replaced_B1THW[:, 0].unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # B F h r w c
+    mask_BCTHW = mask.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
+    size = kept_BCTHW.shape[2:]
+    mask_BCTHW = functional.interpolate(mask_BCTHW, size=size, mode="nearest-exact")
+    return torch.cat([kept_BCTHW, other_BCTHW, mask_BCTHW], dim=1)
+
+
+def cached(
+    dit: nn.Module, text_BLD: Tensor, mask_BL: Tensor, given: Shown | None
+) -> TextCache | ExpertsCache:
+    """What the transformer, of any kind, needs of the texts and of what it is shown; computed once per request."""
+    if isinstance(dit, Experts):
+        high, low = (cached(expert, text_BLD, mask_BL, given) for expert in (dit.high, dit.low))
+        assert isinstance(high, TextCache)
+        assert isinstance(low, TextCache)
+        return ExpertsCache(high, low)
+    if isinstance(dit, ImageDiT) and given is not None:
+        return dit.cache_pictures(text_BLD, mask_BL, given.channels_BCTHW, given.image_BLD)
+    if isinstance(dit, VaceDiT) and given is not None:
+        return dit.cache_control(text_BLD, mask_BL, given.channels_BCTHW)
+    plain: TextCache = dit.cache_text(text_BLD, mask_BL)  # type: ignore[operator]
+    return plain
+
+
+def guide_by(model: Model, branches: Branches, scale: float, unknown_B1THW: Tensor) -> Denoise:
+    """The guided denoiser; of two experts the one for low noise has a guidance scale of its own."""
+    high = guide(branches, Guidance(scale), model.process, unknown_B1THW)
+    dit = experts_of(model.dit)
+    if dit is None or dit.low_share == 1:
+        return high
+    low = guide(branches, Guidance(1 + (scale - 1) * dit.low_share), model.process, unknown_B1THW)
+
+    def denoise(latent_BCTHW: Tensor, sigma: Tensor) -> Tensor:
+        noisy = dit.noisy(float(model.process.timestep(sigma)))
+        return high(latent_BCTHW, sigma) if noisy else low(latent_BCTHW, sigma)
+
+    return denoise
+
+
+def experts_of(dit: nn.Module) -> Experts | None:
+    return dit if isinstance(dit, Experts) else None
+
+
+def one_of(dit: nn.Module) -> nn.Module:
+    """The transformer itself, or one of two experts."""
+    return dit.high if isinstance(dit, Experts) else dit

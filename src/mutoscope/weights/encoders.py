@@ -1,0 +1,152 @@
+"""Wan's encoders from their files: UMT5 in transformers' and in the original layout, CLIP's vision half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mutoscope.errors import InputError
+from mutoscope.models.clip import PictureEncoder, build_clip, placed
+from mutoscope.models.umt5 import build_umt5
+from mutoscope.weights.wan import Place, Shape, Table, check, expected, read_shapes, read_state, told_beside
+
+EMBEDDING = "encoder.embed_tokens.weight"  # UMT5's second name for shared.weight
+IGNORED = ("spiece_model", "embeddings.position_ids", "visual_projection.weight", EMBEDDING)
+CLIP_PREFIX = "vision_model."
+CLIP_HEAD_WIDTH = 80  # of ViT-H/14; the number of heads is in no tensor's shape
+MLP_NAMES = {"wi_0": "ffn.gate.0", "wi_1": "ffn.fc1", "wo": "ffn.fc2"}
+
+
+def encoder_kind(keys: Iterable[str]) -> Literal["umt5", "clip"] | None:
+    """Which encoder a file holds, by its keys alone; None when it holds neither."""
+    present = set(keys)
+    if {
+        "encoder.block.0.layer.0.SelfAttention.q.weight",
+        "blocks.0.pos_embedding.embedding.weight",
+    } & present:
+        return "umt5"
+    if {CLIP_PREFIX + "embeddings.class_embedding", "embeddings.class_embedding"} & present:
+        return "clip"
+    return None
+
+
+def blank_umt5(path: Path) -> nn.Module:
+    """UMT5 of the sizes in a file or folder, on the meta device."""
+    return _umt5(read_shapes(path), told_beside(path))[0]
+
+
+def load_umt5(path: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
+    """UMT5 from a file or a folder of shards; `dtype` None keeps the type of the file, which is the fastest.
+
+    Raises InputError as `weights.wan.check` does.
+    """
+    encoder, table = _umt5(read_shapes(path), told_beside(path))
+    state = read_state(path, table, device, dtype)
+    if EMBEDDING in encoder.state_dict():
+        state[EMBEDDING] = state["shared.weight"]
+    encoder.load_state_dict(state, assign=True)
+    return encoder
+
+
+def load_clip(path: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> PictureEncoder:
+    """CLIP's vision half from a file or a folder. Raises InputError as `weights.wan.check` does."""
+    told = told_beside(path)
+    shapes = {key: shape for key, shape in read_shapes(path).items() if not key.startswith("text_")}
+    prefix = CLIP_PREFIX if any(key.startswith(CLIP_PREFIX) for key in shapes) else ""
+    config = clip_config(shapes, prefix) | (told.get("vision_config") or told)
+    with torch.device("meta"):
+        encoder = build_clip(config)
+    names = encoder.state_dict()
+    inner = CLIP_PREFIX if any(name.startswith(CLIP_PREFIX) for name in names) else ""
+    table = {
+        name: Place(prefix + name.removeprefix(inner), tuple(tensor.shape)) for name, tensor in names.items()
+    }
+    check(_without_ignored(shapes), table)
+    encoder.load_state_dict(read_state(path, table, device, dtype), assign=True)
+    return PictureEncoder(placed(encoder), config["image_size"]).eval()
+
+
+def clip_config(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Any]:
+    """What a config.json would say of these shapes."""
+    patch = expected(shapes, f"{prefix}embeddings.patch_embedding.weight", 4)
+    places = expected(shapes, f"{prefix}embeddings.position_embedding.weight", 2)
+    hidden = expected(shapes, f"{prefix}encoder.layers.0.mlp.fc1.weight", 2)
+    layers = {
+        key.removeprefix(f"{prefix}encoder.layers.").split(".")[0] for key in shapes if ".layers." in key
+    }
+    return {
+        "hidden_size": patch[0],
+        "intermediate_size": hidden[0],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": max(1, patch[0] // CLIP_HEAD_WIDTH),
+        "patch_size": patch[2],
+        "image_size": patch[2] * round((places[0] - 1) ** 0.5),
+        "hidden_act": "gelu",
+    }
+
+
+def umt5_config(shapes: Mapping[str, Shape], original: bool) -> dict[str, Any]:
+    """What a config.json would say of these shapes."""
+    start = "blocks.0." if original else "encoder.block.0.layer."
+    bias = "pos_embedding.embedding.weight" if original else "0.SelfAttention.relative_attention_bias.weight"
+    query = expected(shapes, start + ("attn.q.weight" if original else "0.SelfAttention.q.weight"), 2)
+    hidden = expected(shapes, start + ("ffn.fc1.weight" if original else "1.DenseReluDense.wi_1.weight"), 2)
+    words = expected(shapes, "token_embedding.weight" if original else word_key(shapes), 2)
+    buckets, heads = expected(shapes, start + bias, 2)
+    blocks = start.removesuffix("0.layer.").removesuffix("0.")
+    depth = {key.removeprefix(blocks).split(".")[0] for key in shapes if key.startswith(blocks)}
+    return {
+        "vocab_size": words[0],
+        "d_model": words[1],
+        "d_kv": query[0] // heads,
+        "d_ff": hidden[0],
+        "num_layers": len(depth),
+        "num_heads": heads,
+        "relative_attention_num_buckets": buckets,
+    }
+
+
+def word_key(shapes: Mapping[str, Shape]) -> str:
+    """The one of UMT5's two names for its embeddings that the file uses."""
+    return "shared.weight" if "shared.weight" in shapes else EMBEDDING
+
+
+def _umt5(shapes: Mapping[str, Shape], told: Mapping[str, Any]) -> tuple[nn.Module, Table]:
+    """The module without memory, and its table, which the shapes of the file have been checked against."""
+    original = "blocks.0.attn.q.weight" in shapes
+    with torch.device("meta"):
+        encoder = build_umt5(umt5_config(shapes, original) | dict(told))
+    table = {}
+    for name, tensor in encoder.state_dict().items():
+        if name == EMBEDDING:
+            continue
+        key = original_key(name) if original else (word_key(shapes) if name == "shared.weight" else name)
+        table[name] = Place(key, tuple(tensor.shape))
+    kept = {place.key for place in table.values()}
+    check({key: shape for key, shape in shapes.items() if key in kept or key not in IGNORED}, table)
+    return encoder, table
+
+
+def original_key(name: str) -> str:
+    """The name of a tensor of UMT5 in Wan's own file."""
+    if name == "shared.weight":
+        return "token_embedding.weight"
+    if name == "encoder.final_layer_norm.weight":
+        return "norm.weight"
+    parts = name.split(".")
+    if parts[:2] != ["encoder", "block"] or len(parts) < 7:
+        raise InputError(f"UMT5 has a tensor {name} that Wan's layout does not know; update transformers.")
+    block, layer, module, last = parts[2], parts[4], parts[5], parts[-2]
+    if module == "layer_norm":
+        return f"blocks.{block}.norm{int(layer) + 1}.weight"
+    if last == "relative_attention_bias":
+        return f"blocks.{block}.pos_embedding.embedding.weight"
+    return f"blocks.{block}.{f'attn.{last}' if module == 'SelfAttention' else MLP_NAMES[last]}.weight"
+
+
+def _without_ignored(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    return {key: shape for key, shape in shapes.items() if key.removeprefix(CLIP_PREFIX) not in IGNORED}

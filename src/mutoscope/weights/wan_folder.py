@@ -1,0 +1,227 @@
+"""A whole Wan model from a folder in any public layout: diffusers', the original one, or files as ComfyUI has them.
+
+What each file is, is told by the names and shapes in its header; folders matter only for telling the expert for
+low noise. The text encoder is read when a prompt comes and let go after, so it and the transformer never sum up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tokenizers import Tokenizer
+
+from mutoscope.diffusion.fixed_shift import FixedShift
+from mutoscope.errors import InputError
+from mutoscope.models.dit import DiT
+from mutoscope.models.experts import Experts
+from mutoscope.models.text import Text
+from mutoscope.models.umt5 import UMT5Text
+from mutoscope.models.vae import VAE
+from mutoscope.weights.card import ModelCard
+from mutoscope.weights.encoders import blank_umt5, encoder_kind, load_clip, load_umt5
+from mutoscope.weights.store import Model
+from mutoscope.weights.wan import (
+    PICKLES,
+    SHARD,
+    detect,
+    dit_config_at,
+    load_dit,
+    load_vae,
+    named,
+    read_shapes,
+    weight_files,
+)
+from mutoscope.weights.wan_settings import SETTINGS, name_of
+
+DEPTH = 2  # folders below the model in which its files are looked for, as google/umt5-xxl
+LOW = ("transformer_2", "low_noise")
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of a model lie: files, or folders of shards. low: the second expert of Wan 2.2."""
+
+    dit: Path
+    vae: Path
+    text: Path
+    tokenizer: Path
+    low: Path | None = None
+    clip: Path | None = None
+
+    @property
+    def weights(self) -> list[Path]:
+        return [part for part in (self.dit, self.low, self.vae, self.text, self.clip) if part is not None]
+
+
+def looks_like_wan(folder: Path) -> bool:
+    """Whether a folder without a model.json holds weights of other people's making."""
+    if not folder.is_dir():
+        return False
+    if (folder / "model_index.json").is_file() or pickles(folder):
+        return True
+    return any(part_of(unit) is not None for unit in units(folder))
+
+
+def part_of(unit: Path) -> str | None:
+    """Which part of a Wan model a file is, None for another's."""
+    shapes = read_shapes(unit)
+    try:
+        return encoder_kind(shapes) or detect(shapes).part
+    except InputError:
+        return None
+
+
+def survey(folder: Path) -> Parts:
+    """The parts of the model in a folder, by the headers of its files alone.
+
+    Raises InputError that names what is missing, given twice, half downloaded or a pickle.
+    """
+    found: dict[str, list[Path]] = {"dit": [], "low": [], "vae": [], "umt5": [], "clip": []}
+    for unit in units(folder):
+        shapes = read_shapes(unit)
+        part: str = encoder_kind(shapes) or detect(shapes).part
+        low = part == "dit" and any(word in unit.relative_to(folder).as_posix() for word in LOW)
+        found["low" if low else part].append(unit)
+    tokenizers = sorted(folder.rglob(TOKENIZER), key=lambda path: len(path.parts))
+    names = {"dit": "transformer", "vae": "VAE", "umt5": "text encoder (UMT5)"}
+    missing = [name for part, name in names.items() if not found[part]]
+    missing += [] if tokenizers else [f"tokenizer ({TOKENIZER})"]
+    if missing:
+        refused = [path.name for path in pickles(folder)]
+        also = f" beside pickles ({named(refused)}), which can run code and are not read" if refused else ""
+        raise InputError(
+            f"{folder} lacks the {' and the '.join(missing)}{also}; complete the model in safetensors."
+        )
+    for part, places in found.items():
+        if len(places) > 1:
+            several = named([path.relative_to(folder).as_posix() for path in places])
+            raise InputError(
+                f"{folder} has several files for one part ({part}): {several}; keep one of them."
+            )
+    return Parts(
+        dit=found["dit"][0],
+        vae=found["vae"][0],
+        text=found["umt5"][0],
+        tokenizer=tokenizers[0],
+        low=found["low"][0] if found["low"] else None,
+        clip=found["clip"][0] if found["clip"] else None,
+    )
+
+
+def units(folder: Path) -> Iterator[Path]:
+    """Safetensors files, and folders of shards, in a folder and a little below."""
+    for place in [folder, *sorted(path for path in below(folder) if path.is_dir())]:
+        files = sorted(place.glob("*.safetensors"))
+        indexed = any(place.glob("*.safetensors.index.json")) or any(
+            SHARD.fullmatch(file.name) for file in files
+        )
+        if indexed:
+            yield place
+            members = set(weight_files(place))
+            files = [file for file in files if file not in members]
+        yield from files
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """What lies up to DEPTH folders below, without what is hidden (caches of downloads)."""
+    for depth in range(1, DEPTH + 1):
+        for path in folder.glob("/".join("*" * depth)):
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+                yield path
+
+
+def pickles(folder: Path) -> list[Path]:
+    return sorted(path for path in below(folder) if path.suffix in PICKLES)
+
+
+def load_wan(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
+    """The model of a folder, ready to generate; see `survey`."""
+    parts = survey(folder)
+    told = read_json(folder / "model_index.json")
+    high = load_dit(parts.dit, device=str(device), dtype=dtype)
+    name = name_of(high.config, 1 if parts.low is None else 2)
+    setting = SETTINGS[name]
+    dit: DiT | Experts = high
+    if parts.low is not None:
+        boundary = told.get("boundary_ratio") or setting.boundary
+        if not isinstance(boundary, float):
+            raise InputError(f"{folder} has two experts but no boundary between them; it is no A14B model.")
+        dit = Experts(high, load_dit(parts.low, device=str(device), dtype=dtype), boundary, setting.low_share)
+    shift = read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift") or setting.shift
+    frames = bool(told.get("expand_timesteps", name == "wan2.2-ti2v-5b"))
+    card = ModelCard(
+        name=folder.resolve().name,
+        defaults=setting.defaults,
+        training={"family": name},
+        sha256=fingerprint(parts),
+    )
+    return Model(
+        vae=cast(VAE, load_vae(parts.vae, device=str(device), dtype=dtype)),  # offers the same calls
+        dit=cast(DiT, dit),
+        text=cast(Text, read_text(parts, device, dtype)),
+        process=FixedShift(constant=float(shift), known_frames=frames),
+        card=card,
+        folder=folder,
+        read_picture_encoder=None
+        if parts.clip is None
+        else partial(load_clip, parts.clip, str(device), dtype),
+    )
+
+
+def read_text(parts: Parts, device: torch.device, dtype: torch.dtype) -> UMT5Text:
+    """The prompts' way into the model; the encoder's weights are not read yet."""
+    try:
+        tokenizer = Tokenizer.from_file(str(parts.tokenizer))
+    except Exception as error:  # the library raises bare Exception
+        raise InputError(f"{parts.tokenizer} is not a tokenizer ({error}); fetch it again.") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    read = partial(load_umt5, parts.text, str(device))
+    return UMT5Text(tokenizer, blank_umt5(parts.text), read, device, dtype)
+
+
+def wan_card(folder: Path) -> ModelCard:
+    """What a Wan model says of itself, by headers alone."""
+    parts = survey(folder)
+    shapes = read_shapes(parts.dit)
+    config = dit_config_at(parts.dit, shapes, detect(shapes))
+    name = name_of(config, 1 if parts.low is None else 2)
+    return ModelCard(
+        name=folder.resolve().name,
+        defaults=SETTINGS[name].defaults,
+        training={"family": name},
+        sha256=fingerprint(parts),
+    )
+
+
+def fingerprint(parts: Parts) -> str:
+    """sha256 of the headers and lengths of all weights and of the tokenizer, which is quick to tell models apart.
+
+    `mutoscope models verify` reads every byte.
+    """
+    digest = hashlib.sha256(parts.tokenizer.read_bytes())
+    for part in parts.weights:
+        for file in weight_files(part):
+            with file.open("rb") as stream:
+                length = int.from_bytes(stream.read(8), "little")
+                digest.update(stream.read(length))
+            digest.update(str(file.stat().st_size).encode())
+    return digest.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A table of JSON, empty when it is not there. Raises InputError when it is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a table of JSON; fetch it again.") from error

@@ -1,0 +1,122 @@
+"""Whole Wan models from folders: diffusers' layout and others, the pipeline against diffusers', what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mutoscope import Request, load
+from mutoscope.errors import InputError
+from mutoscope.generation.generate import resolve
+from mutoscope.generation.sampling import sample
+from mutoscope.weights.encoders import load_umt5
+from mutoscope.weights.store import read_card
+from mutoscope.weights.wan import COMFY_PREFIX, dit_table, load_dit, load_vae, to_theirs, vae_table
+from mutoscope.weights.wan_folder import survey
+from wan_models import DIT, PROMPT, SIZE, VAE, psnr, refilled, their_latents, their_parts, write_model
+
+pytest.importorskip("transformers")
+diffusers = pytest.importorskip("diffusers")
+
+
+@pytest.fixture(scope="module")
+def t2v(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    dit = diffusers.WanTransformer3DModel(**DIT)
+    folder = tmp_path_factory.mktemp("wan") / "Small-T2V-Diffusers"
+    return write_model(folder, {"_class_name": "WanPipeline"}, transformer=dit)
+
+
+def test_ten_steps_give_what_diffusers_pipeline_gives(t2v: Path) -> None:
+    model = load(t2v)
+    request = Request(PROMPT, negative="the blue ball", **SIZE)
+    found = sample(model, [resolve(model, request)]).latent_BCTHW
+    transformer = refilled(diffusers.WanTransformer3DModel(**DIT), t2v / "transformer")
+    pipeline = diffusers.WanPipeline(transformer=transformer, **their_parts(t2v))
+    expected = their_latents(pipeline, model, request)
+    assert psnr(found, expected) >= 60
+    mean, std = (torch.tensor(VAE[name]).view(4, 1, 1, 1) for name in ("latents_mean", "latents_std"))
+    with torch.no_grad():
+        video = pipeline.vae.decode(expected * std + mean).sample
+        assert psnr(model.vae.decode(found), video) >= 60
+    other = sample(model, [resolve(model, Request("the box", negative="a ball", **SIZE))]).latent_BCTHW
+    assert psnr(other, expected) < 50  # the prompt matters
+
+
+def test_two_experts_give_what_diffusers_pipeline_gives(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    dits = [diffusers.WanTransformer3DModel(**DIT) for _ in range(2)]
+    told = {"_class_name": "WanPipeline", "boundary_ratio": 0.7}
+    folder = write_model(tmp_path / "A14B", told, transformer=dits[0], transformer_2=dits[1])
+    model = load(folder)
+    request = Request(PROMPT, negative="the box", **SIZE)
+    found = sample(model, [resolve(model, request)]).latent_BCTHW
+    pipeline = diffusers.WanPipeline(
+        transformer=dits[0], transformer_2=dits[1], boundary_ratio=0.7, **their_parts(folder)
+    )
+    assert psnr(found, their_latents(pipeline, model, request, guidance_scale_2=3.0)) >= 60
+    assert psnr(found, their_latents(pipeline, model, request, guidance_scale_2=4.0)) < 60
+    assert read_card(folder).training["family"] == "wan2.2-t2v-a14b"
+
+
+def test_every_layout_of_one_model_is_the_same_model(t2v: Path, tmp_path: Path) -> None:
+    """Original names in folders, and loose files with ComfyUI's prefix, found by their headers."""
+    dit, vae = load_dit(t2v / "transformer"), load_vae(t2v / "vae")
+    text = load_file(t2v / "text_encoder" / "model.safetensors")
+    recipe_of = {}
+    for layout, prefix in (("original", ""), ("comfy", COMFY_PREFIX)):
+        folder = tmp_path / layout
+        folder.mkdir()
+        tensors = to_theirs(dit.state_dict(), dit_table(dit.config, "original", prefix))
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / "w.safetensors")
+        tensors = to_theirs(vae.state_dict(), vae_table(vae.config, "original"))
+        (folder / "vae").mkdir()
+        save_file(
+            {key: tensor.contiguous() for key, tensor in tensors.items()}, folder / "vae" / "v.safetensors"
+        )
+        (folder / "vae" / "config.json").write_text((t2v / "vae" / "config.json").read_text())
+        save_file(text, folder / "umt5.safetensors")
+        (folder / "tokenizer.json").write_text((t2v / "tokenizer" / "tokenizer.json").read_text())
+        recipe_of[layout] = survey(folder)
+        assert read_card(folder).training["family"] == "wan2.1-t2v-1.3b"
+        model = load_dit(recipe_of[layout].dit, heads=2)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dit.parameters(), strict=True))
+    encoder = load_umt5(recipe_of["comfy"].text)
+    assert torch.equal(encoder.state_dict()["shared.weight"], text["shared.weight"])
+
+
+def test_defaults_are_those_of_the_model(t2v: Path) -> None:
+    card = read_card(t2v)
+    assert (card.defaults.steps, card.defaults.sampler, card.defaults.guidance) == (50, "unipc", 6.0)
+    assert card.defaults.negative.startswith("色调艳丽")
+    assert load(t2v).process.sigmas(2)[1].item() == pytest.approx(3 * 0.5005 / (1 + 2 * 0.5005))
+    assert (
+        resolve(load(t2v), Request("a ball", width=32, height=32, frames=5)).negative
+        == card.defaults.negative
+    )
+
+
+def test_a_picture_is_refused_by_a_model_of_prompts(t2v: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (32, 48), "red").save(tmp_path / "red.png")
+    model = load(t2v)
+    with pytest.raises(InputError, match="prompts alone"):
+        sample(model, [resolve(model, Request(PROMPT, image=tmp_path / "red.png", **SIZE))])
+
+
+def test_what_is_missing_is_named(t2v: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(t2v, folder)
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"lacks the VAE and the tokenizer \(tokenizer.json\)"):
+        load(folder)
+    (folder / "Wan2.1_VAE.pth").write_bytes(b"\x80\x04.")
+    with pytest.raises(InputError, match=r"pickles \(Wan2.1_VAE.pth\)"):
+        load(folder)
