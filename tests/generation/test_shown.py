@@ -1,0 +1,165 @@
+"""What models of pictures are shown: diffusers' pipelines from the same noise, for every kind; the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from mutoscope import Request, load
+from mutoscope.errors import InputError
+from mutoscope.generation import conditions
+from mutoscope.generation.conditions import Condition
+from mutoscope.generation.generate import resolve
+from mutoscope.generation.sampling import grid_of, sample
+from mutoscope.generation.shown import beside, control, of_condition, of_recipe
+from mutoscope.video import read_video
+from wan_models import DIT, PROMPT, SIZE, psnr, their_latents, their_parts, write_model
+
+pytest.importorskip("transformers")
+diffusers = pytest.importorskip("diffusers")
+
+SHOWN = DIT | {"in_channels": 12}  # the latent, four marks, the latent of what is known
+
+
+def drawn(path: Path, seed: int) -> Path:
+    """A picture of the size of the clips, all noise."""
+    pixels = torch.randint(
+        0, 256, (SIZE["height"], SIZE["width"], 3), generator=torch.Generator().manual_seed(seed)
+    )
+    Image.fromarray(pixels.to(torch.uint8).numpy()).save(path)
+    return path
+
+
+def picture_model(folder: Path, **more: Any) -> tuple[Any, Any]:
+    """A model folder of a transformer that is shown pictures, loaded, and diffusers' pipeline of it."""
+    torch.manual_seed(5)
+    dit = diffusers.WanTransformer3DModel(**SHOWN | more)
+    model = load(write_model(folder, {"_class_name": "WanImageToVideoPipeline"}, transformer=dit))
+    return model, diffusers.WanImageToVideoPipeline(transformer=dit, **their_parts(folder))
+
+
+def test_a_picture_gives_what_diffusers_pipeline_gives(tmp_path: Path) -> None:
+    model, pipeline = picture_model(tmp_path / "i2v")
+    image = drawn(tmp_path / "first.png", 1)
+    request = Request(PROMPT, negative="the box", image=image, **SIZE)
+    found = sample(model, [resolve(model, request)]).latent_BCTHW
+    expected = their_latents(pipeline, model, request, image=Image.open(image))
+    assert psnr(found, expected) >= 60
+    with pytest.raises(InputError, match="give it --image"):
+        sample(model, [resolve(model, Request(PROMPT, **SIZE))])
+
+
+def test_first_and_last_picture_with_clip_give_what_diffusers_pipeline_gives(tmp_path: Path) -> None:
+    sizes = {"image_dim": 20, "added_kv_proj_dim": 36, "pos_embed_seq_len": 34}
+    model, pipeline = picture_model(tmp_path / "flf2v", **sizes)
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    told = {"hidden_size": 20, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+    config = CLIPVisionConfig(**told, image_size=28, patch_size=7, hidden_act="gelu")
+    torch.manual_seed(2)
+    CLIPVisionModel(config).eval().save_pretrained(tmp_path / "flf2v" / "image_encoder")
+    model = load(tmp_path / "flf2v")
+    first, last = drawn(tmp_path / "first.png", 1), drawn(tmp_path / "last.png", 2)
+    request = Request(PROMPT, negative="the box", image=first, last_image=last, **SIZE)
+    encoder = model.read_picture_encoder()
+    pictures = [torch.from_numpy(read_video(path).frames_THWC).permute(0, 3, 1, 2) for path in (first, last)]
+    with torch.no_grad():
+        tokens = encoder(torch.cat(pictures) / 127.5 - 1)
+    assert tokens.shape == (2, 17, 20)
+    found = sample(model, [resolve(model, request)]).latent_BCTHW
+    pipeline.encode_image = lambda images, device: (
+        tokens
+    )  # its own way from a file to CLIP's square is another
+    expected = their_latents(pipeline, model, request, image=Image.open(first), last_image=Image.open(last))
+    assert psnr(found, expected) >= 60
+    with pytest.raises(InputError, match="--last-image"):
+        sample(model, [resolve(model, Request(PROMPT, image=first, **SIZE))])
+
+
+def test_a_first_frame_in_place_gives_what_diffusers_pipeline_gives(tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    dit = diffusers.WanTransformer3DModel(**DIT)
+    told = {"_class_name": "WanImageToVideoPipeline", "expand_timesteps": True}
+    model = load(write_model(tmp_path / "ti2v", told, transformer=dit))
+    pipeline = diffusers.WanImageToVideoPipeline(
+        transformer=dit, expand_timesteps=True, **their_parts(tmp_path / "ti2v")
+    )
+    image = drawn(tmp_path / "first.png", 1)
+    request = Request(PROMPT, negative="the box", image=image, **SIZE)
+    found = sample(model, [resolve(model, request)]).latent_BCTHW
+    assert psnr(found, their_latents(pipeline, model, request, image=Image.open(image))) >= 60
+
+
+def vace_model(folder: Path) -> tuple[Any, Any]:
+    torch.manual_seed(7)
+    sizes = {"vace_layers": [0, 1], "vace_in_channels": 4 + 4 + 64}
+    dit = diffusers.WanVACETransformer3DModel(**DIT | sizes)
+    model = load(write_model(folder, {"_class_name": "WanVACEPipeline"}, transformer=dit))
+    return model, diffusers.WanVACEPipeline(transformer=dit, **their_parts(folder))
+
+
+def test_a_known_frame_gives_what_diffusers_editing_pipeline_gives(tmp_path: Path) -> None:
+    model, pipeline = vace_model(tmp_path / "vace")
+    image = drawn(tmp_path / "first.png", 1)
+    request = Request(PROMPT, negative="the box", image=image, **SIZE)
+    found = sample(model, [resolve(model, request)]).latent_BCTHW
+    video = torch.zeros(1, 3, 9, 48, 32)
+    video[:, :, 0] = pipeline.video_processor.preprocess(Image.open(image))
+    mask = torch.ones_like(video)
+    mask[:, :, 0] = 0
+    pipeline.preprocess_conditions = lambda *parts: (video, mask, [[]])  # grey is no colour of 8 bits
+    expected = their_latents(pipeline, model, request)
+    assert psnr(found, expected) >= 60
+
+
+def test_control_of_a_region_is_diffusers(tmp_path: Path) -> None:
+    model, pipeline = vace_model(tmp_path / "vace")
+    generator = torch.Generator().manual_seed(3)
+    video = torch.rand(1, 3, 9, 48, 32, generator=generator) * 2 - 1
+    mask = (torch.rand(1, 1, 9, 48, 32, generator=generator) > 0.5).float()
+    with torch.no_grad():
+        latents = pipeline.prepare_video_latents(video, mask.expand(-1, 3, -1, -1, -1), [[]], None, "cpu")
+        expected = torch.cat([latents, pipeline.prepare_masks(mask, [[]])], dim=1)
+        found = control(model.vae, video, mask)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_known_latent_frames_are_shown_as_the_frames_that_they_hold(tmp_path: Path) -> None:
+    model, _ = picture_model(tmp_path / "i2v")
+    recipe = resolve(model, Request(PROMPT, image=drawn(tmp_path / "first.png", 1), **SIZE))
+    grid = grid_of(model, recipe)
+    marks = beside(model.vae, of_recipe(recipe, grid))[:, :4, :, 0, 0]
+    assert marks[0, :, 0].tolist() == [1, 1, 1, 1]
+    assert not marks[0, :, 1:].any()
+    condition = conditions.of_recipe(model.vae, recipe, grid)
+    held = Condition(condition.latent_BCTHW, torch.tensor([[True, False, True]]))
+    known = of_condition(model.vae, held)
+    assert known.known_BT[0].tolist() == [True] + [False] * 4 + [True] * 4
+    assert not known.video_BCTHW[:, :, 1:5].any()
+
+
+def test_the_command_line_runs_a_folder_of_diffusers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    dit = diffusers.WanTransformer3DModel(**DIT)
+    folder = write_model(tmp_path / "Small", {"_class_name": "WanPipeline"}, transformer=dit)
+    clip = tmp_path / "clip.mp4"
+    words = ["generate", PROMPT, "-m", str(folder), "--size", "32x48", "--frames", "5", "--steps", "2"]
+    run = subprocess.run(
+        [sys.executable, "-m", "mutoscope.cli", *words, "--seed", "1", "-o", str(clip), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    told = json.loads(run.stdout.splitlines()[-1])
+    assert (told["model"], told["frames"], told["sampler"]) == ("Small", 5, "unipc")
+    assert read_video(clip).frames_THWC.shape == (5, 48, 32, 3)
