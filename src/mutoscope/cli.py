@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from mutoscope import __version__
-from mutoscope.commands import captioning, checkup, generating, hosting, judging, learning, stock, worlds
+from mutoscope.commands import (
+    captioning,
+    checkup,
+    expanding,
+    generating,
+    hosting,
+    judging,
+    learning,
+    stock,
+    verifying,
+    worlds,
+)
 from mutoscope.errors import InputError
 
 app = typer.Typer(
@@ -34,6 +45,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(keys, name="keys")
 
 app.command()(generating.generate)
+app.command()(expanding.expand)
 app.command()(generating.extend)
 app.command()(generating.interpolate)
 app.command()(generating.blend)
@@ -42,6 +54,7 @@ app.command()(generating.edit)
 app.command()(generating.recut)
 app.command()(generating.info)
 app.command()(generating.reproduce)
+app.command()(verifying.verify)
 app.command()(worlds.world)
 app.command()(captioning.caption)
 train.command("vae")(learning.train_vae)

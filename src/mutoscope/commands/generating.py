@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mutoscope.commands.expanding import check_expander, expanded
 from mutoscope.commands.options import (
     Clip,
     Draft,
+    Expander,
     Follow,
     Fps,
     Json,
+    Loras,
     ModelName,
     Output,
     Prompt,
@@ -29,6 +32,8 @@ from mutoscope.errors import InputError
 
 if TYPE_CHECKING:
     from mutoscope.generation.request import Request, Task
+    from mutoscope.terminal import Say
+    from mutoscope.weights.store import Model
 
 
 def generate(
@@ -57,8 +62,10 @@ def generate(
     ] = None,
     no_expand: Annotated[
         bool,
-        typer.Option("--no-expand", help="Take the prompt word for word (the built-in model always does)."),
+        typer.Option("--no-expand", help="Take the prompt word for word."),
     ] = False,
+    expander: Expander = "offline",
+    lora: Loras = None,
     draft: Draft = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Write an MP4 that can be watched while it grows.")
@@ -93,10 +100,13 @@ def generate(
     if not 1 <= count <= 1000:
         raise InputError(f"-n is {count}; ask for 1 to 1000 clips.")
     check_place(output)
+    check_expander(expander)
+    say = Say(as_json, quiet)
+    if not no_expand:
+        request = expanded(request, model, expander, say)
     from mutoscope.making import make, open_model, tell_what_is_not_read  # torch, once nothing is amiss
 
-    say = Say(as_json, quiet)
-    loaded = open_model(model, say)
+    loaded = _with_loras(open_model(model, say), lora, say)
     tell_what_is_not_read(loaded, request.prompt, say)
     recipe = make(loaded, request, output, count > 1, say, stream)
     for _ in range(count - 1):
@@ -107,6 +117,17 @@ def generate(
     say.note(
         "next", f"another take: --seed {recipe.seed + 1}; four of them: -n 4; the recipe: mutoscope info FILE"
     )
+
+
+def _with_loras(model: "Model", given: list[str] | None, say: "Say") -> "Model":
+    """The model with the LoRAs of --lora, told."""
+    from mutoscope.weights.lora import parse_lora, with_loras
+
+    if not given:
+        return model
+    loras = [parse_lora(text) for text in given]
+    say.note("lora", ", ".join(f"{path} at {strength:g}" for path, strength in loras))
+    return with_loras(model, loras)
 
 
 def extend(
@@ -311,6 +332,7 @@ def reproduce(
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="The model's folder, if it has no name here.")
     ] = None,
+    lora: Loras = None,
     quiet: Quiet = False,
 ) -> None:
     """Make a clip again from its recipe; compare the bytes."""
@@ -322,7 +344,7 @@ def reproduce(
     made = read_record(file)
     check_place(output)
     say = Say(quiet=quiet)
-    loaded = open_model(model or made.model.name, say)
+    loaded = _with_loras(open_model(model or made.model.name, say), lora, say)
     path = output if output is not None else unused(Path(f"{file.stem}-again{file.suffix}"))
     if path.exists() and path.samefile(file):
         raise InputError(f"{path} is the clip itself; write the new one elsewhere with -o.")

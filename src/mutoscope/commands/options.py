@@ -28,6 +28,14 @@ Fps = Annotated[float | None, typer.Option("--fps", help="Frames per second; els
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the sampler.")]
 Follow = Annotated[float | None, typer.Option("--guidance", help="How strictly to follow the prompt.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same clip; drawn when left out.")]
+Expander = Annotated[
+    str,
+    typer.Option("--expander", metavar="offline|llm", help="Who expands: rules here, or $OPENAI_BASE_URL."),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option("--lora", metavar="FILE[:STRENGTH]", help="A LoRA for the model; may be given again."),
+]
 Draft = Annotated[
     str | None, typer.Option("--draft", metavar="WxH", help="Draw at this size, then enlarge to --size.")
 ]

@@ -38,6 +38,7 @@ class Request:
     `guidance` is the classifier-free guidance scale, 1 = none. `negative` takes the place of the null text.
     `seed` None draws one; the recipe of the clip tells it. `image` and `last_image` are files whose picture
     becomes the first and the last frame. `draft` (width, height) draws the clip at that size and enlarges it.
+    `expanded` is what the model is given instead of the prompt, None for the prompt itself.
     Raises InputError for values outside their range.
     """
 
@@ -55,9 +56,11 @@ class Request:
     image: Path | None = None
     last_image: Path | None = None
     draft: tuple[int, int] | None = None
+    expanded: str | None = None
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
+        _check_text("expanded prompt", self.expanded or "")
         _check_text("negative prompt", self.negative)
         if self.frames is not None and self.seconds is not None:
             raise InputError(
@@ -194,7 +197,7 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         )
     return Recipe(
         prompt=request.prompt,
-        expanded_prompt=request.prompt,
+        expanded_prompt=request.prompt if request.expanded is None else request.expanded,
         negative=request.negative or defaults.negative,
         width=width,
         height=height,
@@ -213,7 +216,7 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
 
 
 def request_of(recipe: Recipe) -> Request:
-    """The request that leads to this recipe again (expansion, hashes and early stop aside)."""
+    """The request that leads to this recipe again (hashes and early stop aside)."""
     return Request(
         prompt=recipe.prompt,
         width=recipe.width,
@@ -228,6 +231,7 @@ def request_of(recipe: Recipe) -> Request:
         image=None if recipe.image is None else Path(recipe.image),
         last_image=None if recipe.last_image is None else Path(recipe.last_image),
         draft=recipe.draft,
+        expanded=None if recipe.expanded_prompt == recipe.prompt else recipe.expanded_prompt,
     )
 
 
