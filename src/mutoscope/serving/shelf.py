@@ -1,6 +1,8 @@
 """Where the server keeps things: one data folder, names made by the server, every file whole or absent.
 
 jobs.sqlite3                     the store
+provenance/                      ca.pem ca.key signer.pem signer.key, made on first use
+policy.toml                      what may be made here, if somebody wrote it
 videos/JOB/LEASE/                video.mp4 thumbnail.webp spritesheet.jpg recipe.json, by one attempt
 videos/JOB/preview.webp          the look of a running job
 inputs/TOKEN/                    first.png last.png video.mp4, normalised uploads
@@ -32,6 +34,16 @@ class Shelf:
     @property
     def database(self) -> Path:
         return self.root / "jobs.sqlite3"
+
+    @property
+    def provenance(self) -> Path:
+        """Folder of the keys that sign."""
+        return self.root / "provenance"
+
+    @property
+    def policy(self) -> Path:
+        """What may be made here (see `policy.read_policy`)."""
+        return self.root / "policy.toml"
 
     def attempt(self, job: Job) -> Path:
         """Folder of the files of one attempt; the published ones are those of the row's lease."""

@@ -17,7 +17,9 @@ from mutoscope.generation.generate import decode, record, resolve, sample
 from mutoscope.generation.preview import shrink
 from mutoscope.generation.request import Recipe, Request, Task, file_sha256
 from mutoscope.serving.orders import Order
+from mutoscope.serving.provenance import number_of_record
 from mutoscope.video import Video, VideoWriter, fit, read_video, to_frames, to_tensor, write_video
+from mutoscope.watermark import can_carry, marked
 from mutoscope.weights.store import Model
 
 SAMPLING = 90
@@ -51,16 +53,20 @@ def make(model: Model, order: Order, inputs: Path, folder: Path, on_progress: On
     that are not numbers.
     """
     recipe, pieces = _made(model, order, inputs, on_progress)
-    path = folder / "video.mp4"
+    path, inside = folder / "video.mp4", _record(model, order, recipe)
+    frames: Iterator[np.ndarray] = (
+        piece for made in pieces for piece in scaled(made, order.width, order.height)
+    )
+    if can_carry(order.width, order.height):
+        frames = marked(frames, order.fps, number_of_record(inside))
     sheet = Sheet(order.all_frames)
-    with VideoWriter(path, order.width, order.height, order.fps, _record(model, order, recipe)) as writer:
-        for piece_THWC in pieces:
-            for frames_THWC in scaled(piece_THWC, order.width, order.height):
-                writer.write(frames_THWC)
-                sheet.add(frames_THWC)
-                share = (100 - SAMPLING) * writer.frames // max(1, order.all_frames)
-                if not on_progress(min(99, SAMPLING + share), None):
-                    raise Stopped
+    with VideoWriter(path, order.width, order.height, order.fps, inside) as writer:
+        for frames_THWC in frames:
+            writer.write(frames_THWC)
+            sheet.add(frames_THWC)
+            share = (100 - SAMPLING) * writer.frames // max(1, order.all_frames)
+            if not on_progress(min(99, SAMPLING + share), None):
+                raise Stopped
     write_video(folder / "thumbnail.webp", Video(sheet.thumbnail()[None], order.fps))
     write_video(folder / "spritesheet.jpg", Video(sheet.picture()[None], order.fps))
     write_json(

@@ -26,6 +26,7 @@ from mutoscope.files import replacing_folder
 from mutoscope.generation.preview import shrink, thumbnail
 from mutoscope.serving.jobs import Job, Store
 from mutoscope.serving.processes import die_with_parent
+from mutoscope.serving.provenance import Authority, Relation, Source, open_authority, seal
 from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.tasks import SMALL, Stopped, make
 from mutoscope.video import Video, write_video
@@ -44,6 +45,12 @@ PREVIEW_EVERY = 1.0
 DRAIN = 20.0
 """Seconds that the running job gets to end after SIGTERM."""
 
+RELATIONS: dict[str, Relation] = {
+    "remix": "remixed_from",
+    "extend": "extended_from",
+    "edit": "edited_from",
+}
+
 log = logging.getLogger("mutoscope.worker")
 
 
@@ -56,6 +63,7 @@ class Place:
     model: Model
     owner: str
     keep_seconds: float | None
+    authority: Authority | None = None
 
 
 class Drain:
@@ -167,6 +175,7 @@ def do(place: Place, job: Job, progress: Progress) -> None:
             raise Unsupported(job.order.unsupported)
         with replacing_folder(folder) as partial:
             make(place.model, job.order, place.shelf.inputs(job.order.inputs), partial, progress)
+            seal(partial, job.id, place.authority, _sources(place, job))
         keep = place.keep_seconds
         published = place.store.complete(job, None if keep is None else int(time.time() + keep))
         log.info("%s %s in %.1f s", job.id, "completed" if published else "lost", time.monotonic() - started)
@@ -187,6 +196,16 @@ def do(place: Place, job: Job, progress: Progress) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
+
+
+def _sources(place: Place, job: Job) -> tuple[Source, ...]:
+    """The clip that a job started from, with its file while that is there."""
+    relation = RELATIONS.get(job.order.task)
+    if relation is None or not job.order.source:
+        return ()
+    source = place.store.get(job.tenant, job.order.source)
+    path = place.shelf.attempt(source) / "video.mp4" if source is not None else None
+    return (Source(relation, job.order.source, path),)
 
 
 class Unsupported(Exception):
@@ -258,7 +277,8 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     owner = store.register(name, model.card.name, str(model.vae.latent_mean.device))
-    return work(Place(shelf, store, model, owner, float(keep) if keep else None), drain)
+    authority = open_authority(shelf.provenance)
+    return work(Place(shelf, store, model, owner, float(keep) if keep else None, authority), drain)
 
 
 if __name__ == "__main__":
