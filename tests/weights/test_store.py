@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from mutoscope.diffusion.process import Process
 from mutoscope.errors import InputError
+from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.text import TEXT_PRESETS, Text, TextConfig, TextEncoder, train_tokenizer
 from mutoscope.models.vae import VAE, VAE_PRESETS, VAEConfig
 from mutoscope.weights import store
 from mutoscope.weights.card import Defaults, ModelCard
-from mutoscope.weights.store import Model, built_in, load, load_vae, read_card, save_model
+from mutoscope.weights.store import Model, built_in, load, load_captioner, load_vae, read_card, save_model
 
 CARD = ModelCard("speck", defaults=Defaults(width=32, steps=4), training={"steps": 3, "config": {"lr": 1e-3}})
 PROCESS = Process(path="vp", prediction="epsilon")
@@ -332,3 +333,34 @@ def test_defaults_may_be_edited(folder: Path) -> None:
     data["card"]["defaults"]["steps"] = 12
     path.write_text(json.dumps(data))
     assert load(folder).card.defaults.steps == 12
+
+
+def narrator() -> Narrator:
+    sizes = CaptionerConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, vocab=300, channels=4)
+    return Narrator(train_tokenizer(["a red ball"], 300), Captioner(sizes).eval())
+
+
+def test_a_captioner_comes_back_and_changes_no_pixels(made: Model, tmp_path: Path) -> None:
+    parts = {"vae": made.vae, "dit": made.dit, "text": made.text, "process": PROCESS, "card": CARD}
+    save_model(tmp_path / "without", **parts)
+    teller = narrator()
+    save_model(tmp_path / "with", **parts, narrator=teller, storage={"captioner": "fp32"})
+    assert read_card(tmp_path / "with").sha256 == read_card(tmp_path / "without").sha256
+    found = load_captioner(tmp_path / "with", "cpu")
+    latent = torch.randn(2, 4, 3, 4, 4)
+    assert found.narrator(latent) == teller(latent)
+    for name, tensor in teller.captioner.state_dict().items():
+        assert torch.equal(found.narrator.captioner.state_dict()[name], tensor)
+    assert load(tmp_path / "with", "cpu").card.name == CARD.name
+    with pytest.raises(InputError, match="no captioner"):
+        load_captioner(tmp_path / "without", "cpu")
+
+
+@pytest.mark.parametrize("name", ["captioner.safetensors", "captioner-tokenizer.json"])
+def test_a_damaged_captioner_is_named(made: Model, tmp_path: Path, name: str) -> None:
+    save_model(tmp_path / "m", vae=made.vae, narrator=narrator(), card=CARD)
+    data = bytearray((tmp_path / "m" / name).read_bytes())
+    data[-9] ^= 1
+    (tmp_path / "m" / name).write_bytes(data)
+    with pytest.raises(InputError, match=name):
+        load_captioner(tmp_path / "m", "cpu")

@@ -188,19 +188,17 @@ class Lessons:
         ]
 
     def batch(self, step: int) -> tuple[Size, Tensor, list[str], list[Length]]:
-        """Size, latent_BCTHW, captions and their kinds."""
+        """Size, latent_BCTHW, captions and their kinds, of one size and kind."""
         choose = np.random.default_rng((self.config.seed, 2, step))
         size = self.sizes[int(choose.choice(len(self.sizes), p=self.shares))]
         clips = min(self.config.clips, len(self.rows[size]))
         rows = choose.choice(self.rows[size], clips, replace=False).tolist()
         weights = np.array(list(self.config.kinds.values()), float)
-        picks = choose.choice(len(weights), clips, p=weights / weights.sum())
-        kinds = [list(self.config.kinds)[int(pick)] for pick in picks]
-        texts = [
-            self.latents.caption(size, row, kind, int(choose.integers(self.latents.variants[kind])))
-            for row, kind in zip(rows, kinds)
-        ]
-        return size, self.latents.latents(size, rows), texts, kinds
+        # One kind in a step: a short caption beside a detailed one would be padded to its length.
+        kind = list(self.config.kinds)[int(choose.choice(len(weights), p=weights / weights.sum()))]
+        variants = choose.integers(self.latents.variants[kind], size=clips).tolist()
+        texts = [self.latents.caption(size, row, kind, variant) for row, variant in zip(rows, variants)]
+        return size, self.latents.latents(size, rows), texts, [kind] * clips
 
 
 @dataclass
