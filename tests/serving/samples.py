@@ -1,12 +1,17 @@
-"""Hooks of schemathesis: what no schema can describe, a picture and a clip that can be decoded."""
+"""Hooks of schemathesis: what no schema can describe, pictures and clips that can be decoded.
+
+Valid requests get real files in the place of random bytes; requests meant to be invalid stay as they are.
+"""
 
 import base64
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import schemathesis
 from hypothesis import strategies as st
+from schemathesis.transport.serialization import Binary
 
 from mutoscope.video import Video, write_video
 
@@ -17,6 +22,18 @@ def sample(name: str, frames: int) -> bytes:
         return write_video(Path(folder) / name, Video(frames_THWC, 8.0)).read_bytes()
 
 
-picture = base64.b64encode(sample("picture.png", 1)).decode()
-schemathesis.openapi.format("picture-url", st.just(f"data:image/png;base64,{picture}"))
-schemathesis.openapi.media_type("video/mp4", st.just(sample("clip.mp4", 6)))
+PICTURE, CLIP = sample("picture.png", 1), sample("clip.mp4", 6)
+FILES = {"input_reference": PICTURE, "last_frame": PICTURE, "video": CLIP}
+
+schemathesis.openapi.format(
+    "picture-url", st.just(f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}")
+)
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    if not isinstance(case.body, dict) or case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    for name, data in FILES.items():
+        if case.media_type == "multipart/form-data" and name in case.body:
+            case.body[name] = Binary(data)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from mutoscope.serving.client import repair
 from mutoscope.video import Video, read_recipe, read_video, write_video
 
 if TYPE_CHECKING:
@@ -136,13 +137,45 @@ def test_extend_an_uploaded_video_and_a_bracketed_id(client: "OpenAI", made: Any
     assert by_id.extended_from_video_id == made.id  # type: ignore[attr-defined]
 
 
-def test_edit_says_honestly_that_it_cannot(client: "OpenAI", made: Any) -> None:
-    edited = client.videos.poll(
-        client.videos.edit(prompt="x", video=("empty", b""), extra_body={"video": {"id": made.id}}).id
+def test_edit_by_id_by_file_and_by_the_repaired_client(
+    client: "OpenAI", live: "Live", made: Any, patience: float
+) -> None:
+    from openai import OpenAI
+
+    data = client.videos.download_content(made.id).read()
+    with OpenAI(base_url=f"{live.url}/v1", api_key="local", timeout=patience) as fresh:
+        repaired = repair(fresh)
+        edits = [
+            client.videos.edit(prompt="x", video=("mine.mp4", data), extra_body={"strength": "strong"}),
+            client.videos.edit(prompt="x", video=("empty", b""), extra_body={"video": {"id": made.id}}),
+            repaired.videos.edit(prompt="x", video={"id": made.id}),
+        ]
+    assert [edit.edited_from_video_id for edit in edits] == [None, made.id, made.id]  # type: ignore[attr-defined]
+    assert [edit.strength for edit in edits] == [0.75, 0.5, 0.5]  # type: ignore[attr-defined]
+    for edit in edits:
+        done = client.videos.poll(edit.id)
+        assert (done.status, done.seconds, done.size) == ("completed", made.seconds, made.size), done.error
+
+
+def test_a_remix_with_a_strength_and_a_loop(client: "OpenAI", made: Any) -> None:
+    strong = client.videos.remix(made.id, prompt="snow", extra_body={"strength": 0.3})
+    looped = client.videos.extend(
+        prompt="on", seconds="0.6", video=("empty", b""), extra_body={"video": {"id": made.id}, "loop": True}
     )
-    assert edited.status == "failed"
-    assert edited.error is not None
-    assert edited.error.code == "not_supported"
+    done, closed = client.videos.poll(strong.id), client.videos.poll(looped.id)
+    assert (done.status, done.strength, done.remixed_from_video_id) == ("completed", 0.3, made.id)  # type: ignore[attr-defined]
+    assert (closed.status, closed.seconds, closed.loop) == ("completed", "2", True)  # type: ignore[attr-defined]
+
+
+def test_the_repaired_client_sends_a_data_url(
+    client: "OpenAI", live: "Live", picture: Path, patience: float
+) -> None:
+    from openai import OpenAI
+
+    url = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+    with OpenAI(base_url=f"{live.url}/v1", api_key="local", timeout=patience) as fresh:
+        asked = repair(fresh).videos.create(prompt="x", seconds="0.5", input_reference={"image_url": url})
+    assert client.videos.poll(asked.id).status == "completed"
 
 
 def test_characters_are_kept_and_their_use_is_refused_honestly(client: "OpenAI", made: Any) -> None:

@@ -22,6 +22,7 @@ from mutoscope.serving.openapi import (
     body,
     character_links,
     described,
+    events,
     failures,
     files,
     video_links,
@@ -107,9 +108,6 @@ def _add_looking(app: FastAPI) -> None:
     text: dict[int | str, dict[str, Any]] = {
         200: {"description": "Numbers", "content": {"text/plain": {"schema": {"type": "string"}}}}
     }
-    feed_text: dict[int | str, dict[str, Any]] = {
-        200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
-    }
     unhealthy: dict[int | str, dict[str, Any]] = {
         503: {"model": HealthReply, "description": "No worker answers"}
     }
@@ -121,7 +119,7 @@ def _add_looking(app: FastAPI) -> None:
             files("video/mp4", "image/webp", "image/jpeg") | refused,
         ),
         (f"{one}/recipe", library.download_recipe, files("application/json") | refused),
-        (f"{one}/events", feed.watch_video, feed_text | failures(*READING)),
+        (f"{one}/events", feed.watch_video, events() | failures(*READING)),
         ("/metrics", pages.get_metrics, text | failures(401, 403)),
     ):
         app.add_api_route(path, endpoint, methods=["GET"], response_class=Response, responses=answers)

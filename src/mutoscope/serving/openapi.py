@@ -51,6 +51,16 @@ def files(*kinds: str) -> Responses:
     }
 
 
+def events() -> Responses:
+    """Server-sent events as the answer."""
+    event = {
+        "type": "object",
+        "properties": {"event": {"enum": ["video", "preview"]}, "data": {"type": "string"}},
+        "required": ["event", "data"],
+    }
+    return {200: {"description": "Events", "content": {"text/event-stream": {"schema": event}}}}
+
+
 def body(cls: type[BaseModel], media: dict[str, str], must: Sequence[str] = ()) -> dict[str, Any]:
     """The OpenAPI entry of a body that comes as JSON or as a form with files.
 

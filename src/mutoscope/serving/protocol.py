@@ -8,7 +8,15 @@ import re
 import unicodedata
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from mutoscope.generation.request import STRENGTHS
 from mutoscope.serving.jobs import Character, Job
@@ -90,6 +98,18 @@ def _length(text: str) -> str:
     return text
 
 
+def _true_or_false(value: Any) -> Any:
+    """A form writes them as words; 0, 1, yes and no are not among them."""
+    if isinstance(value, str) and value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """In JSON 13.0 is a whole number too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _two_sides(text: str) -> str:
     if re.fullmatch(f"{SIDE}x{SIDE}", text) is None:
         raise ValueError(f"{text[:20]} is not of the form WIDTHxHEIGHT with sides of 16 to 4096 pixels")
@@ -111,6 +131,7 @@ Seconds = (
     | Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 )
 Size = Annotated[str, Field(json_schema_extra={"pattern": f"^{SIDE}x{SIDE}$"}), AfterValidator(_two_sides)]
+Flag = Annotated[bool, BeforeValidator(_true_or_false)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Id = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -155,10 +176,10 @@ class CharacterReference(Strict):
 class Knobs(Strict):
     """Our additions to the old API, for `extra_body`."""
 
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    seed: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=2**63 - 1)] | None = None
     negative_prompt: Text = ""
     guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    steps: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=1000)] | None = None
     sampler: Literal["euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc"] | None = None
 
 
@@ -185,7 +206,7 @@ class CreateVideo(Knobs):
     input_reference: PictureReference | None = None
     last_frame: PictureReference | None = None
     characters: Annotated[list[CharacterReference], Field(max_length=2)] = []
-    loop: bool = False
+    loop: Flag = False
 
     @property
     def sides(self) -> tuple[int, int] | None:
@@ -216,8 +237,8 @@ class ExtendVideo(Knobs):
     seconds: Seconds
     video: VideoReference | None = None
     model: Name = "sora-2"
-    loop: bool = False
-    backward: bool = False
+    loop: Flag = False
+    backward: Flag = False
 
 
 class EditVideo(Knobs):

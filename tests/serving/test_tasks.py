@@ -1,0 +1,83 @@
+"""What a job makes of a clip: edits, extensions both ways, loops; with a real, tiny model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mutoscope.serving.orders import Order
+from mutoscope.serving.tasks import Stopped, make
+from mutoscope.video import Video, read_recipe, read_video, write_video
+from mutoscope.weights.store import Model, load
+
+Made = Callable[..., np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def model(model_folder: Path) -> Model:
+    return load(model_folder, device="cpu")
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    """A clip of 9 frames: a bright half that moves down."""
+    frames_THWC = np.zeros((9, 48, 48, 3), np.uint8)
+    for index, frame_HWC in enumerate(frames_THWC):
+        frame_HWC[: 16 + 2 * index] = 255
+    write_video(tmp_path / "video.mp4", Video(frames_THWC, 8.0))
+    return tmp_path
+
+
+@pytest.fixture
+def made(model: Model, inputs: Path, order: Order) -> Made:
+    def draw(**changes: Any) -> np.ndarray:
+        sides = {"width": 48, "height": 48, "drawn_width": 48, "drawn_height": 48}
+        asked = Order(**{**vars(order), **sides, **changes})
+        folder = inputs / "made"
+        folder.mkdir(exist_ok=True)
+        make(model, asked, inputs, folder, lambda percent, x0: True)
+        frames_THWC = read_video(folder / "video.mp4").frames_THWC.astype(int)
+        assert len(frames_THWC) == asked.all_frames
+        return frames_THWC
+
+    return draw
+
+
+def far(one_THWC: np.ndarray, other_THWC: np.ndarray) -> float:
+    return float(np.abs(one_THWC - other_THWC).mean())
+
+
+def test_a_stronger_edit_goes_further_from_the_clip(made: Made, inputs: Path) -> None:
+    nothing, weak, strong = (
+        made(task="edit", strength=strength, source="video_x") for strength in (0.001, 0.05, 1.0)
+    )
+    assert far(weak, nothing) < far(strong, nothing) / 2  # the random model's own picture of the clip
+    recipe = read_recipe(inputs / "made" / "video.mp4")
+    assert recipe is not None
+    assert recipe["served"]["edited_from"] == "video_x"
+    assert recipe["recipe"]["task"]["clip"] == "video.mp4"  # no place of this server
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_an_extension_holds_its_source(made: Made, inputs: Path, backward: bool) -> None:
+    source = read_video(inputs / "video.mp4").frames_THWC.astype(int)
+    both = made(task="extend", source_frames=9, frames=6, backward=backward)
+    kept = both[-9:] if backward else both[:9]
+    assert far(kept, source) < 4
+    assert far(kept, source[::-1]) > 16
+
+
+def test_a_loop_leads_from_the_end_to_the_start(made: Made, inputs: Path) -> None:
+    source = read_video(inputs / "video.mp4").frames_THWC.astype(int)
+    assert far(made(task="extend", source_frames=9, frames=8, loop=True)[:9], source) < 4
+    assert len(made(frames=17, loop=True)) == 17
+    assert len(made(frames=10, loop=True)) == 10
+
+
+def test_an_edit_stops_when_told(model: Model, inputs: Path, order: Order) -> None:
+    asked = Order(**{**vars(order), "task": "edit", "strength": 1.0})
+    with pytest.raises(Stopped):
+        make(model, asked, inputs, inputs, lambda percent, x0: False)
+    assert not (inputs / "recipe.json").exists()
