@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from mutoscope.serving.gate import Door
 from mutoscope.serving.jobs import Job, QueueLimits, Store
+from mutoscope.serving.policy import Policy
 from mutoscope.serving.protocol import ApiError, video_reply
 from mutoscope.serving.shelf import Shelf
 from mutoscope.weights.card import ModelCard
@@ -34,6 +35,7 @@ class Desk:
     card: ModelCard
     door: Door
     limits: QueueLimits = field(default_factory=QueueLimits)
+    policy: Policy = field(default_factory=Policy)
     reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "read"))
     writes: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
 

@@ -17,6 +17,7 @@ from mutoscope.serving.desk import Desk, job_reply, tenant_of, unknown_video
 from mutoscope.serving.ingest import Media, normalise
 from mutoscope.serving.jobs import Job, KeyReused, QueueFull, Submission
 from mutoscope.serving.orders import Order
+from mutoscope.serving.policy import judge
 from mutoscope.serving.protocol import ApiError, PictureReference
 from mutoscope.serving.receive import Received, data_url
 from mutoscope.serving.shelf import FILES, share
@@ -68,6 +69,10 @@ class Inputs:
         key = request.headers.get("idempotency-key")
         if key is not None and not 1 <= len(key) <= 255:
             raise ApiError(400, "invalid_idempotency_key", "An Idempotency-Key has 1 to 255 characters.")
+        refusal = await asyncio.to_thread(judge, self.desk.policy, "queue", order)
+        if refusal is not None:
+            status = 400 if refusal.code == "moderation_blocked" else 503
+            raise ApiError(status, refusal.code, refusal.reason, "prompt" if status == 400 else None)
         retries = request.headers.get("x-stainless-retry-count", "0")
         asked = Submission(
             tenant_of(request), order, orders.fingerprint(fields), key, retries.isdigit() and int(retries) > 0

@@ -26,6 +26,7 @@ from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import LOOPBACK, Door, Gate, PunctualProtocol
 from mutoscope.serving.jobs import LEASE, QueueLimits, Store
 from mutoscope.serving.keys import Keyring, list_keys
+from mutoscope.serving.policy import read_policy
 from mutoscope.serving.processes import owner_of
 from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.webhooks import Webhook, deliver_due
@@ -119,7 +120,7 @@ async def _run(
     on_ready: Callable[[str], None],
 ) -> None:
     door = Door(Keyring(store), _hosts(config), config.origins)
-    desk = Desk(shelf, store, model_card, door, config.limits)
+    desk = Desk(shelf, store, model_card, door, config.limits, read_policy(shelf.policy))
     crew = Crew(config, shelf, store)
     server = uvicorn.Server(
         uvicorn.Config(

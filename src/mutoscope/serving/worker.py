@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +25,7 @@ from mutoscope.errors import InputError
 from mutoscope.files import replacing_folder
 from mutoscope.generation.preview import shrink, thumbnail
 from mutoscope.serving.jobs import Job, Store
+from mutoscope.serving.policy import Policy, Refused, judge, read_policy
 from mutoscope.serving.processes import die_with_parent
 from mutoscope.serving.provenance import Authority, Relation, Source, open_authority, seal
 from mutoscope.serving.shelf import Shelf
@@ -64,6 +65,7 @@ class Place:
     owner: str
     keep_seconds: float | None
     authority: Authority | None = None
+    policy: Policy = field(default_factory=Policy)
 
 
 class Drain:
@@ -175,6 +177,9 @@ def do(place: Place, job: Job, progress: Progress) -> None:
             raise Unsupported(job.order.unsupported)
         with replacing_folder(folder) as partial:
             make(place.model, job.order, place.shelf.inputs(job.order.inputs), partial, progress)
+            refusal = judge(place.policy, "publish", job.order, partial / "spritesheet.jpg")
+            if refusal is not None:
+                raise Refused(refusal)
             seal(partial, job.id, place.authority, _sources(place, job))
         keep = place.keep_seconds
         published = place.store.complete(job, None if keep is None else int(time.time() + keep))
@@ -219,6 +224,8 @@ def explain(error: BaseException) -> dict[str, Any]:
             "storage_full", "The server's disk is full; free some space and create the video again."
         )
     match error:
+        case Refused():
+            return _failure(error.refusal.code, error.refusal.reason)
         case Unsupported():
             return _failure("not_supported", str(error))
         case InputError():
@@ -272,13 +279,14 @@ def main(arguments: list[str]) -> int:
     shelf = Shelf(Path(data))
     store = Store(shelf.database)
     try:
+        policy = read_policy(shelf.policy)
         model = load(name_or_path, device or None)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     owner = store.register(name, model.card.name, str(model.vae.latent_mean.device))
     authority = open_authority(shelf.provenance)
-    return work(Place(shelf, store, model, owner, float(keep) if keep else None, authority), drain)
+    return work(Place(shelf, store, model, owner, float(keep) if keep else None, authority, policy), drain)
 
 
 if __name__ == "__main__":
