@@ -3,17 +3,17 @@
 python runs/pack.py out/dit-tiny-leg3/model out/vae-tiny/model src/mutoscope/weights/tiny
 """
 
-import sys
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
 from mutoscope.weights.store import Part, Storage, load, read_card, save_model
 
 
-def main(model_folder: str, vae_folder: str, out: str) -> None:
+def main(model_folder: str, vae_folder: str, out: str, matrices: Storage) -> None:
     model = load(model_folder, "cpu")
     training = {"dit": model.card.training, "vae": read_card(vae_folder).training}
-    storage: dict[Part, Storage] = {"vae": "fp16", "dit": "fp16", "text": "fp16"}
+    storage: dict[Part, Storage] = {"vae": "fp16", "dit": matrices, "text": matrices}
     path = save_model(
         Path(out),
         vae=model.vae,
@@ -28,6 +28,11 @@ def main(model_folder: str, vae_folder: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    main(*sys.argv[1:])
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("model", "vae", "out"):
+        options.add_argument(name)
+    options.add_argument("--storage", choices=("fp16", "int8"), default="fp16")
+    chosen = options.parse_args()
+    main(chosen.model, chosen.vae, chosen.out, chosen.storage)

@@ -29,7 +29,8 @@ def frozen(clip: Frames, after: int) -> Frames:
     [("P5_glide", "velocity_error"), ("P5_fall", "gravity_error"), ("P5_meet", "momentum_error")],
 )
 def test_a_clip_that_stands_still_breaks_physics(name: str, measure: str) -> None:
-    question, clip = asked(name)
+    # Of two that meet with equal momenta, both may stop: in this one, the other was at rest.
+    question, clip = asked(name, seed=12 if name == "P5_meet" else 11)
     fps = question.view.fps
     assert physics.errors(observe(clip, fps), question)[measure] < 0.05
     still = frozen(clip, 1 if name == "P5_fall" else 5)
@@ -52,8 +53,8 @@ def test_who_goes_behind_and_stays_there_is_not_permanent() -> None:
 
 
 def test_another_character_after_the_cut_is_noticed() -> None:
-    question, clip = asked("P7")
-    other_question, other = asked("P7", seed=13)
+    question, clip = asked("P7", seed=3)
+    other_question, other = asked("P7", seed=4)
     shots = cuts.shots_of(clip)
     takes = question.scene.takes(question.view)
     assert [len(shot) for shot in shots] == [span.stop - span.start for _, span in takes]

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from mutoscope.data.batches import BatchConfig, Batches, ConditionMix, Share
 from mutoscope.data.latents import Bucket, EncodeConfig, encode
+from mutoscope.data.world_latents import WorldData
 from mutoscope.diffusion.process import Process
 from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE, VAEConfig
@@ -255,6 +256,59 @@ def test_fine_tuning_starts_from_the_weights_given(data, undisturbed, tmp_path):
     assert before.text.tokenizer.to_str() == after.text.tokenizer.to_str()
     for old, new in zip(before.dit.parameters(), after.dit.parameters(), strict=True):
         assert torch.allclose(old, new, atol=1e-6)
+
+
+def test_a_sitting_that_is_over_saves_and_the_run_goes_on(data, undisturbed, tmp_path, capsys):
+    settings = config(data, tmp_path, minutes=1e-9, checkpoint_every=0)
+    for sitting in range(3):
+        with pytest.raises(SystemExit) as stop:
+            train_dit(settings, "auto")
+        assert stop.value.code == 75
+        assert checkpoints(tmp_path / "checkpoints")[-1].name == f"step-{sitting + 1:08d}"
+    train_dit(replace(settings, minutes=0.0), "auto")
+    assert digests(tmp_path) == digests(undisturbed)
+
+
+def test_a_run_of_an_older_program_goes_on(data, undisturbed, tmp_path):
+    """Its checkpoints do not know the fields that came later; at their defaults they change nothing."""
+    settings = config(data, tmp_path)
+    with pytest.raises(SystemExit):
+        train_dit_until(settings, 9)
+    forget(checkpoints(tmp_path / "checkpoints")[-1], ("world", "device", "compile", "minutes"))
+    with pytest.raises(InputError, match="world"):
+        train_dit(replace(settings, world=WorldData(seed=9)), "auto")
+    train_dit(settings, "auto")
+    assert digests(tmp_path) == digests(undisturbed)
+
+
+def forget(checkpoint: Path, fields: tuple[str, ...]) -> None:
+    state = json.loads((checkpoint / "state.json").read_bytes())
+    for name in fields:
+        del state["meta"]["config"][name]
+    content = json.dumps(state).encode()
+    (checkpoint / "state.json").write_bytes(content)
+    manifest = json.loads((checkpoint / "manifest.json").read_bytes())
+    manifest["sha256"]["state.json"] = hashlib.sha256(content).hexdigest()
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_the_world_as_source_is_resumed_bit_for_bit(data, tmp_path):
+    change = {"latents": "world", "world": WorldData(clips=500, batch=4), "checkpoint_every": 0}
+    steps = OptimizerConfig(steps=12, warmup=2)
+    calm = config(data, tmp_path / "calm", optimizer=steps, **change)
+    train_dit(calm)
+    broken = replace(calm, out=str(tmp_path / "broken"))
+    with pytest.raises(SystemExit):
+        train_dit_until(broken, 5)
+    train_dit(broken, "auto")
+    assert digests(tmp_path / "broken") == digests(tmp_path / "calm")
+    assert load(tmp_path / "calm" / "model").card.training["latents"]["vae_sha256"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_named(data, tmp_path):
+    with pytest.raises(InputError, match='set device = "cpu"'):
+        train_dit(config(data, tmp_path, device="cuda"))
 
 
 def test_mistakes_are_named(data, undisturbed, tmp_path):

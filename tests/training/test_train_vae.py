@@ -1,5 +1,7 @@
 """Training the VAE: it learns, it resumes bit for bit, its batches are pure, it stops before harm."""
 
+import contextlib
+import hashlib
 import json
 import math
 import os
@@ -53,10 +55,10 @@ def stop_within(monkeypatch, last: int) -> None:
     """SIGTERM arrives while the batch of step `last` is made."""
     original = clips_of_step
 
-    def clips(settings: TrainVAEConfig, step: int):
+    def clips(settings: TrainVAEConfig, step: int, device="cpu"):
         if step == last:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(settings, step)
+        return original(settings, step, device)
 
     monkeypatch.setattr(train_vae_module, "clips_of_step", clips)
 
@@ -87,10 +89,10 @@ def test_broken_off_between_checkpoints_and_resumed_equals_undisturbed(tmp_path,
     train_vae(calm)
     original = clips_of_step
 
-    def clips(settings: TrainVAEConfig, step: int):
+    def clips(settings: TrainVAEConfig, step: int, device="cpu"):
         if step == 7:
             raise RuntimeError("power cut")
-        return original(settings, step)
+        return original(settings, step, device)
 
     with monkeypatch.context() as patch:
         patch.setattr(train_vae_module, "clips_of_step", clips)
@@ -168,11 +170,51 @@ def test_objects_weigh_more_than_background(tmp_path):
     assert base < objects < everywhere
 
 
+def test_a_sitting_that_is_over_saves_and_the_run_goes_on(tmp_path):
+    calm, short = config(tmp_path / "calm"), config(tmp_path / "short", minutes=1e-9)
+    train_vae(calm)
+    sittings = 0
+    while not (tmp_path / "short" / "model").exists():
+        sittings += 1
+        with contextlib.suppress(SystemExit):
+            train_vae(short, "auto")
+    assert sittings == calm.optimizer.steps
+    assert bytes_left(tmp_path / "short") == bytes_left(tmp_path / "calm")
+
+
+def test_a_run_of_an_older_program_goes_on(tmp_path, monkeypatch):
+    """Its checkpoints do not know the fields that came later."""
+    settings = config(tmp_path)
+    with monkeypatch.context() as patch:
+        stop_within(patch, 4)
+        with pytest.raises(SystemExit):
+            train_vae(settings)
+    forget(checkpoints(tmp_path / "checkpoints")[-1], ("device", "minutes"))
+    train_vae(settings, "auto")
+
+
+def forget(checkpoint: Path, fields: tuple[str, ...]) -> None:
+    state = json.loads((checkpoint / "state.json").read_bytes())
+    for name in fields:
+        del state["meta"]["config"][name]
+    data = json.dumps(state).encode()
+    (checkpoint / "state.json").write_bytes(data)
+    manifest = json.loads((checkpoint / "manifest.json").read_bytes())
+    manifest["sha256"]["state.json"] = hashlib.sha256(data).hexdigest()
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match='set device = "cpu"'):
+        train_vae(config(tmp_path, device="cuda"))
+
+
 def test_not_a_number_stops_before_the_update(tmp_path, monkeypatch):
     original = clips_of_step
 
-    def poisoned(settings: TrainVAEConfig, step: int):
-        video, mask = original(settings, step)
+    def poisoned(settings: TrainVAEConfig, step: int, device="cpu"):
+        video, mask = original(settings, step, device)
         return (video * math.nan if step == 5 else video), mask
 
     settings = config(tmp_path, checkpoint_every=1)

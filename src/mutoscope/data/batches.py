@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mutoscope.data.latents import KINDS, Latents, Size
+from mutoscope.data.world_latents import WorldLatents
 from mutoscope.diffusion.process import Process
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DiT
@@ -131,12 +132,22 @@ class Group:
 
 
 class Batches:
-    """The groups of every step from 1 to `steps`. Raises InputError when the cache lacks a bucket."""
+    """The groups of every step from 1 to `steps`, on a device. Raises InputError when the cache lacks a bucket.
+
+    What is drawn is drawn on the CPU, so that a step is the same on every device.
+    """
 
     def __init__(
-        self, latents: Latents, config: BatchConfig, process: Process, seed: int, steps: int
+        self,
+        latents: Latents | WorldLatents,
+        config: BatchConfig,
+        process: Process,
+        seed: int,
+        steps: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.latents, self.config, self.process, self.seed = latents, config, process, seed
+        self.device = torch.device(device)
         self.sizes = [share.size for share in config.buckets]
         if missing := [str(size) for size in self.sizes if size not in latents.sizes]:
             raise InputError(
@@ -179,12 +190,19 @@ class Batches:
 
     def groups(self, step: int) -> list[Group]:
         """The batch of a step."""
+        groups = self._groups(step)
+        if isinstance(self.latents, WorldLatents) and (step + 1) * self.config.groups <= len(self.draws):
+            for size, rows in self.rows(step + 1):
+                self.latents.expect(size, rows)
+        return groups
+
+    def _groups(self, step: int) -> list[Group]:
         return [self._group(step, part, size, rows) for part, (size, rows) in enumerate(self.rows(step))]
 
     def _group(self, step: int, part: int, size: Size, rows: tuple[int, ...]) -> Group:
         choose = np.random.default_rng((self.seed, 2, step, part))
         generator = torch.Generator().manual_seed(int(choose.integers(2**62)))
-        latent_BCTHW = self.latents.latents(size, rows)
+        latent_BCTHW = self.latents.latents(size, rows).to(self.device)
         sigma_BT, unknown_BT = self._noise_levels(
             len(rows), latent_BCTHW.shape[2], size.tokens, choose, generator
         )
@@ -193,10 +211,10 @@ class Batches:
             rows,
             self._prompts(size, rows, choose),
             latent_BCTHW,
-            torch.randn(latent_BCTHW.shape, generator=generator),
-            sigma_BT,
-            unknown_BT,
-            self.latents.fps(size, rows),
+            torch.randn(latent_BCTHW.shape, generator=generator).to(self.device),
+            sigma_BT.to(self.device),
+            unknown_BT.to(self.device),
+            self.latents.fps(size, rows).to(self.device),
         )
 
     def _prompts(self, size: Size, rows: Sequence[int], choose: np.random.Generator) -> tuple[str, ...]:
@@ -313,7 +331,7 @@ def predict(
 
 def diffusion_loss(process: Process, groups: Sequence[Group], predictions: Sequence[Tensor]) -> Tensor:
     """Weighted squared error, averaged over all unknown values of the step."""
-    total, values = torch.zeros(()), 0.0
+    total, values = predictions[0].new_zeros((), dtype=torch.float32), 0.0
     for group, prediction_BCTHW in zip(groups, predictions):
         target_BCTHW = process.target(group.latent_BCTHW, group.noise_BCTHW, group.sigma_BT)
         error_BT = (prediction_BCTHW - target_BCTHW).square().sum(dim=(1, 3, 4))

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from mutoscope.training.machine import wait_for
 from mutoscope.training.state import RunLog
 
 COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98", "#117a65", "#a04000", "#34495e")
@@ -25,10 +26,17 @@ class Watch:
     steps.
     """
 
-    def __init__(self, log: RunLog, dtype: torch.dtype, seconds: float = 0.0, every: int = 20) -> None:
-        self.log, self.every = log, every
+    def __init__(
+        self,
+        log: RunLog,
+        dtype: torch.dtype,
+        seconds: float = 0.0,
+        every: int = 20,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.log, self.every, self.device = log, every, torch.device(device)
         self.seconds = seconds  # of the whole run, earlier sittings included
-        self.rate = matmul_rate(dtype)
+        self.rate = matmul_rate(dtype, device=self.device)
         self.note = ""
         self._clear()
         self._last = time.perf_counter()
@@ -39,6 +47,7 @@ class Watch:
 
     def lap(self, name: str) -> None:
         """Book the time since the last lap under `name`."""
+        wait_for(self.device)
         now = time.perf_counter()
         self.laps[name] += now - self._last
         self.seconds += now - self._last
@@ -68,13 +77,21 @@ class Watch:
 
 
 @torch.no_grad()
-def matmul_rate(dtype: torch.dtype = torch.float32, size: int = 1024, tries: int = 5) -> float:
+def matmul_rate(
+    dtype: torch.dtype = torch.float32,
+    size: int | None = None,
+    tries: int = 5,
+    device: torch.device | str = "cpu",
+) -> float:
     """Best FLOP/s of a matrix product with torch's present threads: the roof of training on this machine."""
-    a, b = torch.rand(size, size, dtype=dtype), torch.rand(size, size, dtype=dtype)
+    where = torch.device(device)
+    size = size or (1024 if where.type == "cpu" else 8192)
+    a, b = (torch.rand(size, size, device=where).to(dtype) for _ in range(2))
     best = 0.0
     for _ in range(tries):
         begin = time.perf_counter()
         a @ b
+        wait_for(where)
         best = max(best, 2 * size**3 / (time.perf_counter() - begin))
     return best
 

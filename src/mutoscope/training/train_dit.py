@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -28,6 +27,7 @@ from torch.optim import Optimizer
 from mutoscope.config import from_dict, to_dict, write_json
 from mutoscope.data.batches import BatchConfig, Batches, Group, diffusion_loss, predict
 from mutoscope.data.latents import Latents, Size
+from mutoscope.data.world_latents import WorldData, WorldLatents
 from mutoscope.diffusion.noise import addressed_noise
 from mutoscope.diffusion.process import Process
 from mutoscope.diffusion.sampler import euler
@@ -35,6 +35,16 @@ from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.text import TEXT_PRESETS, Text, TextConfig, TextEncoder, train_tokenizer
 from mutoscope.models.vae import VAE
+from mutoscope.training.machine import (
+    DeviceName,
+    Leg,
+    autocast,
+    compile_blocks,
+    device_of,
+    dtype_of,
+    uncompiled,
+    words_for,
+)
 from mutoscope.training.monitor import Watch, count_flop, plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
@@ -74,7 +84,9 @@ class TrainDiTConfig:
 
     size names a preset of the DiT and of the text encoder; dit and text change single numbers of it.
     init_from: a model folder to start from (its tokenizer is kept). tokenizer: a tokenizer.json; trained on
-    captions if left out. Lengths of time are in steps unless they say otherwise; 0 turns a thing off.
+    captions if left out. device: "auto" is the GPU if there is one. compile: whether torch.compile takes the
+    blocks, which pays after some minutes on a GPU. minutes: of one sitting, which then saves and ends with exit
+    code 75. Lengths of time are in steps unless they say otherwise; 0 turns a thing off.
     """
 
     latents: str
@@ -102,6 +114,10 @@ class TrainDiTConfig:
     sample_steps: int = 16
     guidance: float = 4.0
     prompts: tuple[str, ...] = ("a red ball rolls to the right", "a blue box moves up")
+    world: WorldData = field(default_factory=WorldData)
+    device: DeviceName = "auto"
+    compile: bool = False
+    minutes: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size not in DIT_PRESETS or self.size not in TEXT_PRESETS:
@@ -109,12 +125,15 @@ class TrainDiTConfig:
         for name in ("threads", "checkpoint_every", "validate_every", "sample_every", "validation_clips"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 0 (off) or more.")
+        if self.minutes < 0:
+            raise InputError(f"minutes is {self.minutes:g}: it must be 0 (no limit) or more.")
         if self.keep < 1 or self.sample_steps < 1:
             raise InputError("keep and sample_steps must be at least 1.")
 
 
 # What may differ between a run and its continuation: it changes no weight.
 FREE = {"out", "checkpoint_every", "checkpoint_minutes", "keep"}
+FREE |= {"device", "compile", "minutes"}  # other last bits at most
 FREE |= {"validate_every", "validation_clips", "sample_every", "sample_steps", "guidance", "prompts"}
 
 
@@ -124,6 +143,7 @@ class Run:
 
     config: TrainDiTConfig
     folder: Path
+    device: torch.device
     vae: VAE
     dit: DiT
     text: Text
@@ -140,6 +160,8 @@ class Run:
         self.log.close()
         self.speed.close()
         self.progress.close()
+        if isinstance(self.batches.latents, WorldLatents):
+            self.batches.latents.close()
 
 
 def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
@@ -150,16 +172,16 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
     or Inf would spoil, SystemExit(75) after a signal, with a checkpoint saved.
     """
     folder = Path(config.out)
-    process, steps = config.process, config.optimizer.steps
+    process, steps, leg = config.process, config.optimizer.steps, Leg(config.minutes)
     with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
         optimizers, flop = run.optimizers, dict[Size, float]()
-        watch = Watch(run.speed, dtype_of(config), run.seconds)
+        watch = Watch(run.speed, dtype_of(config.precision), run.seconds, device=run.device)
         saved_at = time.monotonic()
         while run.step < steps:
             step = run.step + 1
             groups = run.batches.groups(step)
             watch.lap("data")
-            with autocast(config):
+            with autocast(run.device, config.precision):
                 text_BLD, mask_BL = run.text([prompt for group in groups for prompt in group.prompts])
                 predictions = predict(run.dit, groups, process, text_BLD, mask_BL, config.batches.layout)
             loss = diffusion_loss(process, groups, predictions)
@@ -188,28 +210,15 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
             watch.lap("pauses")
             watch.step(step, *work(groups, flop))
             minutes = (time.monotonic() - saved_at) / 60
-            if (
-                last
-                or stop.requested
-                or due(config.checkpoint_every, step)
-                or minutes > config.checkpoint_minutes
-            ):
+            ends = stop.requested or leg.over
+            if last or ends or due(config.checkpoint_every, step) or minutes > config.checkpoint_minutes:
                 save(run, watch.seconds)
                 saved_at = time.monotonic()
                 watch.lap("pauses")
-            if stop.requested and not last:
+            if ends and not last:
                 say(f"stopped after step {step}: continue with --resume auto.")
                 raise SystemExit(TRY_AGAIN)
         return finish(run, watch.seconds)
-
-
-def dtype_of(config: TrainDiTConfig) -> torch.dtype:
-    return torch.bfloat16 if config.precision == "bf16" else torch.float32
-
-
-def autocast(config: TrainDiTConfig) -> torch.autocast:
-    """Within, activations have the config's precision."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def due(every: int, step: int) -> bool:
@@ -259,11 +268,12 @@ def flop_per_clip(run: Run, group: Group) -> float:
     )
 
     def forward() -> Tensor:
-        with autocast(run.config):
+        with autocast(run.device, run.config.precision):
             predictions = predict(run.dit, [one], run.config.process, *run.text(one.prompts), "bucketed")
         return diffusion_loss(run.config.process, [one], predictions)
 
-    counted = count_flop(forward)
+    with uncompiled(run.config.compile):
+        counted = count_flop(forward)
     for optimizer in run.optimizers:
         optimizer.zero_grad()
     return counted
@@ -281,14 +291,22 @@ def begin(config: TrainDiTConfig, folder: Path, resume: str | None) -> Run:
     found = checkpoint_to_resume(folder / "checkpoints", resume)
     parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
     if found:
-        refuse_changes(meta["config"], to_dict(config), FREE, found)
-    vae = load_vae(config.vae, "cpu").eval().requires_grad_(False)
-    latents = Latents(Path(config.latents), vae)
+        before = to_dict(
+            from_dict(TrainDiTConfig, meta["config"], str(found))
+        )  # new fields at their defaults
+        refuse_changes(before, to_dict(config), FREE, found)
+    device = device_of(config.device)
+    vae = load_vae(config.vae, device).eval().requires_grad_(False)
+    latents = data_of(config, vae)
     steps = config.optimizer.steps
-    batches = Batches(latents, config.batches, config.process, config.seed, steps)
+    batches = Batches(latents, config.batches, config.process, config.seed, steps, device)
     dit, text = build_models(config, latents, meta.get("tokenizer"))
+    dit.to(device)
+    text.encoder.to(device)
+    if config.compile:
+        compile_blocks([dit])
     modules: dict[str, nn.Module] = {"dit": dit, "text": text.encoder}
-    optimizers = build_optimizers(modules, config.optimizer, dtype_of(config))
+    optimizers = build_optimizers(modules, config.optimizer, dtype_of(config.precision))
     ema = EMA(modules, config.ema)
     if found:
         for name, module in modules.items():
@@ -306,6 +324,7 @@ def begin(config: TrainDiTConfig, folder: Path, resume: str | None) -> Run:
     return Run(
         config=config,
         folder=folder,
+        device=device,
         vae=vae,
         dit=dit,
         text=text,
@@ -320,7 +339,16 @@ def begin(config: TrainDiTConfig, folder: Path, resume: str | None) -> Run:
     )
 
 
-def build_models(config: TrainDiTConfig, latents: Latents, tokenizer_json: str | None) -> tuple[DiT, Text]:
+def data_of(config: TrainDiTConfig, vae: VAE) -> Latents | WorldLatents:
+    """The cache of the config, or the world itself."""
+    if config.latents == "world":
+        return WorldLatents(config.world, [share.size for share in config.batches.buckets], vae)
+    return Latents(Path(config.latents), vae)
+
+
+def build_models(
+    config: TrainDiTConfig, latents: Latents | WorldLatents, tokenizer_json: str | None
+) -> tuple[DiT, Text]:
     """DiT and text of the config's sizes, or those of `init_from` with their weights."""
     if config.init_from is not None:
         trained = load(config.init_from, "cpu")
@@ -346,7 +374,7 @@ def preset(cls: type[T], start: T, changes: Mapping[str, Any], where: str) -> T:
     return from_dict(cls, to_dict(start) | dict(changes), where)
 
 
-def sample_of_captions(latents: Latents, count: int) -> list[str]:
+def sample_of_captions(latents: Latents | WorldLatents, count: int) -> list[str]:
     """About `count` wordings, evenly from all sizes and rows."""
     wordings = sum(latents.variants.values()) * len(latents.sizes)
     texts: list[str] = []
@@ -369,22 +397,23 @@ def validate(run: Run) -> dict[str, float]:
     """
     process, losses = run.config.process, {}
     levels = process.quantile((torch.arange(VALIDATION_LEVELS) + 0.5) / VALIDATION_LEVELS).float()
-    with run.ema.applied(), autocast(run.config):
+    levels = levels.to(run.device)
+    with run.ema.applied(), uncompiled(run.config.compile), autocast(run.device, run.config.precision):
         for size in run.batches.sizes:
             rows = run.batches.held_out(size)[: run.config.validation_clips]
             if not rows:
                 continue
             latents = run.batches.latents
-            z0_BCTHW = latents.latents(size, rows)
+            z0_BCTHW = latents.latents(size, rows).to(run.device)
             generator = torch.Generator().manual_seed(run.config.seed)
-            noise_BCTHW = torch.randn(z0_BCTHW.shape, generator=generator)
+            noise_BCTHW = torch.randn(z0_BCTHW.shape, generator=generator).to(run.device)
             prompts = tuple(latents.caption(size, row, "medium", 0) for row in rows)
             text_BLD, mask_BL = run.text(prompts)
             total = 0.0
             for level in levels:
                 sigma_BT = level.expand(len(rows), z0_BCTHW.shape[2])
                 unknown_BT = torch.ones_like(sigma_BT, dtype=torch.bool)
-                fps_B = latents.fps(size, rows)
+                fps_B = latents.fps(size, rows).to(run.device)
                 group = Group(size, tuple(rows), prompts, z0_BCTHW, noise_BCTHW, sigma_BT, unknown_BT, fps_B)
                 predictions = predict(run.dit, [group], process, text_BLD, mask_BL, "bucketed")
                 total += diffusion_loss(process, [group], predictions).item()
@@ -397,7 +426,9 @@ def sample(run: Run, size: Size) -> Tensor:
     """latent_BCTHW of the config's prompts, with guidance; conditional and null text in one batch."""
     config, prompts = run.config, list(run.config.prompts)
     shape = (run.vae.latent_channels, 1 + (size.frames - 1) // 4, size.height // 8, size.width // 8)
-    noise_BCTHW = torch.stack([addressed_noise(seed, *shape) for seed in range(len(prompts))])
+    noise_BCTHW = torch.stack(
+        [addressed_noise(seed, *shape, device=run.device) for seed in range(len(prompts))]
+    )
     text = run.dit.cache_text(*run.text([*prompts, *[""] * len(prompts)]))
 
     def denoise(latent_BCTHW: Tensor, sigma: Tensor) -> Tensor:
@@ -407,15 +438,14 @@ def sample(run: Run, size: Size) -> Tensor:
         worded, null = config.process.to_x0(prediction, doubled_BCTHW, sigma.float()).chunk(2)
         return config.process.clipped(null + config.guidance * (worded - null))
 
-    return euler(
-        denoise, noise_BCTHW, config.process.sigmas(config.sample_steps, size.tokens), config.process
-    )
+    sigmas = config.process.sigmas(config.sample_steps, size.tokens).to(run.device)
+    return euler(denoise, noise_BCTHW, sigmas, config.process)
 
 
 def draw(run: Run) -> None:
     """Write samples/step-N.png (a row per prompt, five moments of its clip) and loss.png."""
     size = max(run.batches.sizes, key=lambda size: (size.frames > 1, run.batches.clips(size)))
-    with run.ema.applied(), autocast(run.config):
+    with run.ema.applied(), uncompiled(run.config.compile), autocast(run.device, run.config.precision):
         latent_BCTHW = sample(run, size)
     videos = run.vae.decode(latent_BCTHW)
     moments = [round(i * (size.frames - 1) / 4) for i in range(5)] if size.frames > 1 else [0]
@@ -458,7 +488,7 @@ def finish(run: Run, seconds: float) -> Path:
         "steps": run.step,
         "seconds": round(seconds),
         "clips": run.batches.clips_through(run.step),
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "hardware": words_for(run.device),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
         "validation": validation,

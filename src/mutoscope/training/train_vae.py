@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import platform
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -22,9 +21,10 @@ from PIL import Image
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mutoscope.config import to_dict, write_json
+from mutoscope.config import from_dict, to_dict, write_json
 from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE, VAE_PRESETS
+from mutoscope.training.machine import DeviceName, Leg, autocast, device_of, words_for
 from mutoscope.training.monitor import plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
@@ -94,7 +94,9 @@ class TrainVAEConfig:
     """One run into the folder `out`; size names a preset.
 
     precision "bf16" computes activations in bfloat16, which pays on CPUs with AMX and on GPUs; weights and
-    losses stay fp32. threads: of torch, 0 leaves its choice. Lengths are in steps; 0 turns a thing off.
+    losses stay fp32. threads: of torch, 0 leaves its choice. device: "auto" is the GPU if there is one, where clips
+    are rendered too. minutes: of one sitting, which then saves and ends with exit code 75. Lengths are in steps; 0
+    turns a thing off.
     """
 
     out: str
@@ -112,6 +114,8 @@ class TrainVAEConfig:
     keep: int = 2
     validate_every: int = 250
     validation_clips: int = 32
+    device: DeviceName = "auto"
+    minutes: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size not in VAE_PRESETS:
@@ -130,6 +134,7 @@ class Run:
 
     config: TrainVAEConfig
     folder: Path
+    device: torch.device
     vae: VAE
     optimizers: list[Optimizer]
     ema: EMA
@@ -150,12 +155,12 @@ def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
     Raises InputError for a config that cannot work, FloatingPointError before the update that a NaN or Inf would
     spoil, SystemExit(75) after a signal, with a checkpoint saved.
     """
-    folder, steps = Path(config.out), config.optimizer.steps
+    folder, steps, leg = Path(config.out), config.optimizer.steps, Leg(config.minutes)
     with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
         began = time.monotonic() - run.seconds
         while run.step < steps:
             step = run.step + 1
-            video_BCTHW, mask_B1THW = clips_of_step(config, step)
+            video_BCTHW, mask_B1THW = clips_of_step(config, step, run.device)
             loss = vae_loss(run.vae, video_BCTHW, mask_B1THW, config, step)
             torch.autograd.backward([loss])
             factor = set_learning_rate(run.optimizers, step, config.optimizer)
@@ -173,9 +178,10 @@ def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
                 figures = validate(run)
                 run.log.write(step, **figures)
                 say(f"step {step}: " + ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items()))
-            if last or stop.requested or due(config.checkpoint_every, step):
+            ends = stop.requested or leg.over
+            if last or ends or due(config.checkpoint_every, step):
                 save(run, time.monotonic() - began)
-            if stop.requested and not last:
+            if ends and not last:
                 say(f"stopped after step {step}: continue with --resume auto.")
                 raise SystemExit(TRY_AGAIN)
         return finish(run, time.monotonic() - began)
@@ -194,25 +200,27 @@ def stop_before_harm(step: int, loss: float, norm: float) -> None:
         )
 
 
-def clips_of_step(config: TrainVAEConfig, step: int) -> tuple[Tensor, Tensor]:
+def clips_of_step(
+    config: TrainVAEConfig, step: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """video_BCTHW and mask_B1THW of the objects, a function of (seed, step)."""
     choose = np.random.default_rng((config.seed, step))
     shares = np.array([bucket.probability for bucket in config.buckets])
     bucket = config.buckets[choose.choice(len(shares), p=shares / shares.sum())]
     seeds = choose.integers(VALIDATION_SEED, size=bucket.clips)
     scenes = [sample_scene(int(seed), config.world) for seed in seeds]
-    return render_with_mask(scenes, View(bucket.width, bucket.height, bucket.frames))
+    return render_with_mask(scenes, View(bucket.width, bucket.height, bucket.frames), device)
 
 
 def vae_loss(vae: VAE, video_BCTHW: Tensor, mask_B1THW: Tensor, config: TrainVAEConfig, step: int) -> Tensor:
     """Reconstruction from a sample of the posterior, object pixels weighted, plus the KL divergence per value."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+    with autocast(video_BCTHW.device, config.precision):
         mean_BCTHW, logvar_BCTHW = vae.posterior(video_BCTHW)
     mean_BCTHW, logvar_BCTHW = mean_BCTHW.float(), logvar_BCTHW.float()
     generator = torch.Generator().manual_seed(hash((config.seed, step)) % 2**62)
-    noise_BCTHW = torch.randn(mean_BCTHW.shape, generator=generator)
+    noise_BCTHW = torch.randn(mean_BCTHW.shape, generator=generator).to(mean_BCTHW.device)
     sample_BCTHW = mean_BCTHW + noise_BCTHW * (logvar_BCTHW / 2).exp()
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+    with autocast(video_BCTHW.device, config.precision):
         output_BCTHW = vae.reconstruct(sample_BCTHW)
     error_BCTHW = output_BCTHW.float() - video_BCTHW
     weight_B1THW = 1 + (config.loss.objects - 1) * mask_B1THW
@@ -230,7 +238,16 @@ def vae_loss(vae: VAE, video_BCTHW: Tensor, mask_B1THW: Tensor, config: TrainVAE
 # --- beginning
 
 # What may differ between a run and its continuation: it changes no weight.
-FREE = ("out", "checkpoint_every", "keep", "validate_every", "validation_clips")
+FREE = (
+    "out",
+    "checkpoint_every",
+    "keep",
+    "validate_every",
+    "validation_clips",
+    "device",
+    "compile",
+    "minutes",
+)
 
 
 def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
@@ -242,10 +259,15 @@ def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
     found = checkpoint_to_resume(folder / "checkpoints", resume)
     parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
     if found:
-        refuse_changes(meta["config"], to_dict(config), FREE, found)
+        before = to_dict(
+            from_dict(TrainVAEConfig, meta["config"], str(found))
+        )  # new fields at their defaults
+        refuse_changes(before, to_dict(config), FREE, found)
+    device = device_of(config.device)
     vae = VAE(VAE_PRESETS[config.size])
     if not found:
         vae.fit_shortcut(fresh_clips(config, config.buckets[0], 0, config.shortcut_clips))
+    vae.to(device)
     optimizers = build_optimizers({"vae": vae}, config.optimizer)
     ema = EMA({"vae": vae}, config.ema)
     if found:
@@ -259,13 +281,15 @@ def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
     write_json(folder / "config.json", config)
     log = RunLog(folder, "log.jsonl", meta["step"])
     progress = Progress("train vae", config.optimizer.steps, meta["step"])
-    return Run(config, folder, vae, optimizers, ema, log, progress, meta["step"], meta["seconds"])
+    return Run(config, folder, device, vae, optimizers, ema, log, progress, meta["step"], meta["seconds"])
 
 
-def fresh_clips(config: TrainVAEConfig, bucket: Bucket, seed: int, count: int) -> Tensor:
+def fresh_clips(
+    config: TrainVAEConfig, bucket: Bucket, seed: int, count: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """video_BCTHW of `count` scenes from `seed` on."""
     scenes = [sample_scene(seed + i, config.world) for i in range(count)]
-    return render_with_mask(scenes, View(bucket.width, bucket.height, bucket.frames))[0]
+    return render_with_mask(scenes, View(bucket.width, bucket.height, bucket.frames), device)[0]
 
 
 # --- pauses: validation, pictures, checkpoints, the end
@@ -278,7 +302,9 @@ def validate(run: Run) -> dict[str, float]:
     figures = {}
     with run.ema.applied():
         for bucket in run.config.buckets:
-            video_BCTHW = fresh_clips(run.config, bucket, VALIDATION_SEED, run.config.validation_clips)
+            video_BCTHW = fresh_clips(
+                run.config, bucket, VALIDATION_SEED, run.config.validation_clips, run.device
+            )
             output_BCTHW = run.vae.reconstruct(run.vae.posterior(video_BCTHW)[0]).clamp(-1, 1)
             error_B = ((output_BCTHW - video_BCTHW) / 2).square().flatten(1).mean(1)
             name = f"psnr {bucket.width}x{bucket.height}x{bucket.frames}"
@@ -315,7 +341,8 @@ def measure_latents(run: Run) -> None:
     """Set the statistics that normalise latents, from the mode of fresh clips; carried weights are used."""
     bucket = run.config.buckets[0]
     means = [
-        run.vae.posterior(fresh_clips(run.config, bucket, STATISTICS_SEED + 32 * i, 32))[0] for i in range(8)
+        run.vae.posterior(fresh_clips(run.config, bucket, STATISTICS_SEED + 32 * i, 32, run.device))[0]
+        for i in range(8)
     ]
     values_CS = torch.cat(means).transpose(0, 1).flatten(1)
     run.vae.latent_mean.copy_(values_CS.mean(1))
@@ -337,7 +364,7 @@ def finish(run: Run, seconds: float) -> Path:
             "config": to_dict(config),
             "steps": run.step,
             "seconds": round(seconds),
-            "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+            "hardware": words_for(run.device),
             "torch": torch.__version__,
             "date": datetime.date.today().isoformat(),
             "validation": validation,

@@ -1,0 +1,58 @@
+"""Scenes and their wordings by seed, made ahead by other processes if there are any; needs no torch."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+
+from mutoscope.world.captions import Kind, caption
+from mutoscope.world.scene import Scene, SceneMix, View, sample_scene
+
+PART = 32  # clips that a process makes at a time
+
+
+@dataclass(frozen=True)
+class Row:
+    """A scene and one wording of every kind."""
+
+    scene: Scene
+    texts: dict[Kind, str]
+
+
+def make_rows(seeds: Sequence[int], mix: SceneMix, view: View, kinds: Sequence[Kind]) -> list[Row]:
+    """The rows of some seeds: a pure function."""
+    scenes = [sample_scene(seed, mix) for seed in seeds]
+    return [Row(scene, {kind: caption(scene, view, kind, 0) for kind in kinds}) for scene in scenes]
+
+
+class RowMaker:
+    """Rows of seeds, in this process or by `workers` others; what was expected is made while others wait."""
+
+    def __init__(self, workers: int, kinds: Sequence[Kind]) -> None:
+        self.kinds = tuple(kinds)
+        self._coming: dict[tuple[int, ...], list[Future[list[Row]]]] = {}
+        self._pool: ProcessPoolExecutor | None = None
+        if workers:
+            self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+    def expect(self, seeds: Sequence[int], mix: SceneMix, view: View) -> None:
+        """Begin to make rows that will be asked for in these words."""
+        if self._pool is not None and tuple(seeds) not in self._coming:
+            parts = [list(seeds[start : start + PART]) for start in range(0, len(seeds), PART)]
+            self._coming[tuple(seeds)] = [
+                self._pool.submit(make_rows, part, mix, view, self.kinds) for part in parts
+            ]
+
+    def rows(self, seeds: Sequence[int], mix: SceneMix, view: View) -> list[Row]:
+        """The rows of the seeds, in their order."""
+        if self._pool is None:
+            return make_rows(seeds, mix, view, self.kinds)
+        self.expect(seeds, mix, view)
+        return [row for part in self._coming.pop(tuple(seeds)) for row in part.result()]
+
+    def close(self) -> None:
+        """End the other processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,76 @@
+"""The device that a run trains on: which it is, how it computes, how long it may be used."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mutoscope.errors import InputError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+
+
+def device_of(name: DeviceName) -> torch.device:
+    """The device of a config; "auto" is the GPU if there is one. Raises InputError when it is not there."""
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise InputError('device is "cuda" and no CUDA device is here: set device = "cpu" or "auto".')
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and there) else "cpu")
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Of activations."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Within, activations have the precision of the config; weights and losses stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def compile_blocks(modules: Sequence[nn.Module]) -> None:
+    """Compile every module in the nn.ModuleLists of these, in place: names of weights stay as they are.
+
+    Blocks are alike, so one of them is compiled for all; a length that changes becomes dynamic.
+    """
+    for module in modules:
+        for blocks in module.modules():
+            if isinstance(blocks, nn.ModuleList):
+                for block in blocks:
+                    block.compile()
+
+
+def uncompiled(compiled: bool) -> contextlib.AbstractContextManager[object]:
+    """Within, compiled modules run as they are written: for counting, and for shapes met seldom."""
+    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done what it was told, so that clocks tell the truth."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def words_for(device: torch.device) -> str:
+    """The machine in a training record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+class Leg:
+    """A sitting of at most so many minutes; 0 is without end."""
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes, self.began = minutes, time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        return self.minutes > 0 and time.monotonic() - self.began >= 60 * self.minutes
