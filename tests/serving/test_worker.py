@@ -1,8 +1,11 @@
 """A worker with a real, tiny model: it publishes whole or not at all, and stops within one step."""
 
+import contextlib
 import errno
 import json
 import os
+import subprocess
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +18,11 @@ import torch
 from mutoscope.errors import InputError
 from mutoscope.generation.request import file_sha256
 from mutoscope.serving import worker
-from mutoscope.serving.jobs import Job, Store
+from mutoscope.serving.jobs import Job, QueueLimits, Store, Submission
+from mutoscope.serving.orders import Order
+from mutoscope.serving.policy import Refusal
 from mutoscope.serving.processes import owner_of
+from mutoscope.serving.provenance import open_authority, read_manifest, trace
 from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.tasks import Sheet
 from mutoscope.serving.worker import Heartbeat, Place, Progress, do, explain
@@ -116,6 +122,109 @@ def test_a_job_given_back_while_draining_waits_again(
     assert (job.status, job.attempts) == ("queued", 0)
     monkeypatch.setattr(NoDrain, "is_over", False)
     assert run().status == "completed"
+
+
+def test_the_next_attempt_goes_on_from_the_last_step(
+    place: Place, submit: Submit, run: Callable[[], Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(steps=8)
+    whole = file_sha256(place.shelf.attempt(run()) / "video.mp4")
+    asked: list[int] = []
+    dit, call = type(place.model.dit), type(place.model.dit).forward
+
+    def counted(self: Any, *values: Any, **named: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 6:
+            monkeypatch.setattr(NoDrain, "is_over", True)
+        return call(self, *values, **named)
+
+    monkeypatch.setattr(dit, "forward", counted)
+    submit(steps=8)
+    job = run()
+    assert (job.status, len(asked)) == ("queued", 6)
+    assert list(place.shelf.steps(job).rglob("*.safetensors"))
+    place.shelf.sweep(place.store)  # as a server that starts again
+    monkeypatch.setattr(NoDrain, "is_over", False)
+    job = run()
+    assert (job.status, len(asked)) == ("completed", 8)
+    assert file_sha256(place.shelf.attempt(job) / "video.mp4") == whole
+    assert not place.shelf.steps(job).exists()
+
+
+def test_what_a_full_disk_stops_is_told_and_made_later(
+    tmp_path: Path, order: Order, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real disk of 2 MB: it fills up, the job says so, nothing half is there; when there is space, all is well."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount], capture_output=True)
+    if made.returncode != 0:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        store = Store(mount / "jobs.sqlite3")
+        place = Place(
+            Shelf(mount), store, model, owner_of(os.getpid()), None, open_authority(mount / "provenance")
+        )
+        store.submit(Submission("local", order, "print"), QueueLimits())
+        store.submit(Submission("local", order, "print"), QueueLimits())
+        ballast, said = mount / "ballast", list[int]()
+        call = Progress.__call__
+
+        def fill_up(self: Progress, percent: int, x0: Any) -> bool:
+            said.append(percent)
+            if len(said) == 2:
+                with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+                    while file.write(bytes(512)):
+                        pass
+            return call(self, percent, x0)
+
+        monkeypatch.setattr(Progress, "__call__", fill_up)
+        free = threading.Timer(3.0, ballast.unlink)
+        free.start()  # somebody frees space while the worker tries to tell the store
+        first, second = (_claimed_and_done(place) for _ in range(2))
+        free.join()
+        assert (first.status, first.error and first.error["code"]) == ("failed", "storage_full")
+        assert not (mount / "videos" / first.id).exists()
+        assert (second.status, second.error) == ("completed", None)
+        assert sorted(path.name for path in place.shelf.attempt(second).iterdir())[-1] == "video.mp4"
+        store.connection().close()
+    finally:
+        subprocess.run(["umount", "-l", mount], check=True)
+
+
+def _claimed_and_done(place: Place) -> Job:
+    claimed = place.store.claim(place.owner)
+    assert claimed is not None
+    do(place, claimed, Progress(place, claimed, Heartbeat(place), NoDrain()))  # type: ignore[arg-type]
+    done = place.store.find(claimed.id)
+    assert done is not None
+    return done
+
+
+def test_a_video_that_the_policy_refuses_is_never_there(
+    place: Place, submit: Submit, run: Callable[[], Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit()
+    monkeypatch.setattr(worker, "judge", lambda *_: Refusal("moderation_blocked", "Not here."))
+    job = run()
+    assert job.error == {"code": "moderation_blocked", "message": "Not here."}
+    assert not (place.shelf.root / "videos" / job.id).exists()
+
+
+def test_what_the_worker_makes_can_be_verified(place: Place, submit: Submit) -> None:
+    pytest.importorskip("c2pa")
+    authority = open_authority(place.shelf.provenance)
+    assert authority is not None
+    place = replace(place, authority=authority)
+    submit()
+    source = _claimed_and_done(place)
+    submit(task="remix", source=source.id)
+    child = _claimed_and_done(place)
+    path = place.shelf.attempt(child) / "video.mp4"
+    assert {found.state for found in trace(path, authority.anchor)} == {"holds"}
+    manifest = read_manifest(path, authority.anchor)
+    assert manifest is not None
+    assert manifest.statement["lineage"] == [{"relation": "remixed_from", "id": source.id}]
 
 
 def test_an_extension_begins_with_its_source(place: Place, submit: Submit, run: Callable[[], Job]) -> None:

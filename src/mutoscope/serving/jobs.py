@@ -388,6 +388,11 @@ class Store:
         inputs = {orders.parse(row["data"]).inputs for row in rows}
         return leases, inputs, {row["id"] for row in db.execute("SELECT id FROM characters")}
 
+    def unfinished(self) -> set[str]:
+        """The jobs that wait or are being made."""
+        query = "SELECT id FROM jobs WHERE status IN ('queued', 'in_progress')"
+        return {row["id"] for row in self._connection().execute(query)}
+
     # --- workers ----------------------------------------------------------------------------------
 
     def register(self, name: str, model: str, device: str) -> str:

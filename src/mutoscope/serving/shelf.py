@@ -5,6 +5,7 @@ provenance/                      ca.pem ca.key signer.pem signer.key, made on fi
 policy.toml                      what may be made here, if somebody wrote it
 videos/JOB/LEASE/                video.mp4 thumbnail.webp spritesheet.jpg recipe.json, by one attempt
 videos/JOB/preview.webp          the look of a running job
+videos/JOB/steps/                what the model said so far, for the next attempt (see `generation.journal`)
 inputs/TOKEN/                    first.png last.png video.mp4, normalised uploads
 characters/CHARACTER/video.mp4
 uploads/                         raw uploads, removed at the end of their request
@@ -52,6 +53,9 @@ class Shelf:
     def preview(self, job: Job) -> Path:
         return self.root / "videos" / job.id / "preview.webp"
 
+    def steps(self, job: Job) -> Path:
+        return self.root / "videos" / job.id / "steps"
+
     def inputs(self, token: str) -> Path:
         return self.root / "inputs" / (token or "none")
 
@@ -94,6 +98,7 @@ class Shelf:
         Only to be called while no worker runs and no request is served.
         """
         leases, inputs, characters = store.known_files()
+        unfinished = store.unfinished()
         shutil.rmtree(self.root / "uploads", ignore_errors=True)
         for folder in _inside(self.root / "videos"):
             if folder.name not in leases:
@@ -102,6 +107,8 @@ class Shelf:
             for path in _inside(folder):
                 if path.name == "preview.webp":
                     path.unlink(missing_ok=True)
+                elif path.name == "steps" and folder.name in unfinished:
+                    continue
                 elif path.name != str(leases[folder.name]):
                     shutil.rmtree(path, ignore_errors=True)
         for known, name in ((inputs, "inputs"), (characters, "characters")):

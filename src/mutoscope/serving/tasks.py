@@ -13,7 +13,8 @@ from mutoscope.config import to_dict, write_json
 from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.errors import InputError
 from mutoscope.generation import continuations
-from mutoscope.generation.generate import decode, record, resolve, sample
+from mutoscope.generation.generate import frames_of, record, resolve, roll
+from mutoscope.generation.journal import Journal
 from mutoscope.generation.preview import shrink
 from mutoscope.generation.request import Recipe, Request, Task, file_sha256
 from mutoscope.serving.orders import Order
@@ -45,14 +46,17 @@ class Stopped(Exception):
     """The job was cancelled, taken over or given back."""
 
 
-def make(model: Model, order: Order, inputs: Path, folder: Path, on_progress: OnProgress) -> None:
+def make(
+    model: Model, order: Order, inputs: Path, folder: Path, on_progress: OnProgress, journal: Journal
+) -> None:
     """Write video.mp4, thumbnail.webp, spritesheet.jpg and recipe.json into `folder`.
 
-    `inputs` is the folder of the pictures and the clip that the order builds on. Raises Stopped when
+    `inputs` is the folder of the pictures and the clip that the order builds on. What the model said is kept in
+    the journal as it comes; a later attempt goes on from there, to the same bytes. Raises Stopped when
     `on_progress` says so, InputError for what the model cannot make, FloatingPointError when it makes values
     that are not numbers.
     """
-    recipe, pieces = _made(model, order, inputs, on_progress)
+    recipe, pieces = _made(model, order, inputs, on_progress, journal)
     path, inside = folder / "video.mp4", _record(model, order, recipe)
     frames: Iterator[np.ndarray] = (
         piece for made in pieces for piece in scaled(made, order.width, order.height)
@@ -81,7 +85,7 @@ def make(model: Model, order: Order, inputs: Path, folder: Path, on_progress: On
 
 
 def _made(
-    model: Model, order: Order, inputs: Path, on_progress: OnProgress
+    model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal
 ) -> tuple[Recipe, Iterable[np.ndarray]]:
     """What an order comes to: its recipe, and its frames a few at a time."""
     if order.task == "extend":
@@ -91,17 +95,18 @@ def _made(
         recipe = continuations.settle(model, _request(order, None), task)
         return recipe, [_carried_out(model, recipe, _steps(on_progress)).frames_THWC]
     if order.loop:
-        return _closed(model, order, inputs, on_progress)
+        return _closed(model, order, inputs, on_progress, journal)
     request = replace(
         _request(order, order.frames),
         image=inputs / "first.png" if order.first_picture else None,
         last_image=inputs / "last.png" if order.last_picture else None,
     )
     recipe = resolve(model, request)
-    sampled = sample(model, [recipe], _steps(on_progress))
+    sampled = roll(model, recipe, _steps(on_progress), journal)
+    journal.flush()
     if sampled.stopped is not None:
         raise Stopped
-    return recipe, decode(model, recipe, sampled.latent_BCTHW[0])
+    return recipe, frames_of(model, recipe, [sampled.latent_BCTHW[0]])
 
 
 def _extended(
@@ -124,7 +129,7 @@ def _extended(
 
 
 def _closed(
-    model: Model, order: Order, inputs: Path, on_progress: OnProgress
+    model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal
 ) -> tuple[Recipe, Iterable[np.ndarray]]:
     """A new clip whose last quarter leads back to its start; drawn first, then closed."""
     stride = model.vae.strides[0]
@@ -136,7 +141,7 @@ def _closed(
         )
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "open.mp4"
-        _, pieces = _made(model, opened, inputs, _part(on_progress, 0.0, 0.5))
+        _, pieces = _made(model, opened, inputs, _part(on_progress, 0.0, 0.5), journal)
         with VideoWriter(clip, order.drawn_width, order.drawn_height, order.fps, {}) as writer:
             for frames_THWC in pieces:
                 writer.write(frames_THWC)

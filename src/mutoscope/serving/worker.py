@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mutoscope.errors import InputError
 from mutoscope.files import replacing_folder
+from mutoscope.generation.journal import Journal
 from mutoscope.generation.preview import shrink, thumbnail
 from mutoscope.serving.jobs import Job, Store
 from mutoscope.serving.policy import Policy, Refused, judge, read_policy
@@ -175,8 +176,9 @@ def do(place: Place, job: Job, progress: Progress) -> None:
     try:
         if job.order.unsupported:
             raise Unsupported(job.order.unsupported)
+        journal = _journal(place, job)
         with replacing_folder(folder) as partial:
-            make(place.model, job.order, place.shelf.inputs(job.order.inputs), partial, progress)
+            make(place.model, job.order, place.shelf.inputs(job.order.inputs), partial, progress, journal)
             refusal = judge(place.policy, "publish", job.order, partial / "spritesheet.jpg")
             if refusal is not None:
                 raise Refused(refusal)
@@ -199,8 +201,17 @@ def do(place: Place, job: Job, progress: Progress) -> None:
         place.shelf.preview(job).unlink(missing_ok=True)
         if not published:
             shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                folder.parent.rmdir()
+        with contextlib.suppress(OSError, sqlite3.OperationalError):
+            if job.id not in place.store.unfinished():
+                shutil.rmtree(place.shelf.steps(job), ignore_errors=True)
+            folder.parent.rmdir()
+
+
+def _journal(place: Place, job: Job) -> Journal:
+    """What earlier attempts at a job left, if they were made with these very weights."""
+    folder = place.shelf.steps(job) / (place.model.card.sha256[:16] or "unnamed")
+    folder.mkdir(parents=True, exist_ok=True)
+    return Journal(folder, any(folder.glob("*.safetensors")))
 
 
 def _sources(place: Place, job: Job) -> tuple[Source, ...]:
