@@ -42,7 +42,7 @@ def main() -> None:
             best = 0.0
             for _ in range(3):
                 begin = time.perf_counter()
-                for part in videos.split(batch):
+                for part in torch.split(videos, batch):
                     with torch.inference_mode():
                         model.narrator(model.vae.encode(part), kind)
                 best = max(best, options.clips / (time.perf_counter() - begin))

@@ -90,8 +90,9 @@ class Bill:
 class EndpointWriter:
     """Writes captions of clips by asking an endpoint (see `recaption.Writer`).
 
-    A clip that gets no usable answer gives its error. Raises InputError when the endpoint is not there, refuses the
-    key or the model, or fails FAILURES clips in a row.
+    A clip that gets no usable answer gives its error. An endpoint that is not there, refuses the key or the model, or
+    fails FAILURES clips in a row is given up: the clips not yet asked get that as their error, so that what others of
+    the batch got is kept, and the next call raises it.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -100,18 +101,31 @@ class EndpointWriter:
         self.model = endpoint.model or self._first_model()
         self.by = f"{self.model} at {urlsplit(endpoint.url).netloc}"
         self._failed = 0
+        self._over: InputError | None = None
+        self._lock = threading.Lock()
 
     def __call__(self, videos: Sequence[Video]) -> list[Captions | InputError]:
+        if self._over:
+            raise self._over
         with ThreadPoolExecutor(self.endpoint.parallel) as pool:
-            answers = list(pool.map(self._captions, videos))
-        for answer in answers:
+            return list(pool.map(self._captions_or_error, videos))
+
+    def _captions_or_error(self, video: Video) -> Captions | InputError:
+        if self._over:
+            return self._over
+        try:
+            answer = self._captions(video)
+        except InputError as error:
+            self._over = error
+            return error
+        with self._lock:
             self._failed = self._failed + 1 if isinstance(answer, InputError) else 0
-            if self._failed >= FAILURES:
-                raise InputError(
+            if isinstance(answer, InputError) and self._failed >= FAILURES:
+                self._over = InputError(
                     f"{self.endpoint.url} failed {FAILURES} clips in a row, the last one thus: {answer} "
                     "What was written before is kept; the same command goes on from there."
                 )
-        return answers
+        return answer
 
     def _first_model(self) -> str:
         import openai

@@ -12,6 +12,7 @@ clip that its writer has captioned already is passed over, which is how a run th
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,7 +206,7 @@ def our_writer(
         for places, latent_BCTHW in latents_of(model, videos):
             seeds = None
             if variety is not None:
-                seeds = [variety + int(latent.double().abs().sum() * 1e6) for latent in latent_BCTHW]
+                seeds = [variety + zlib.crc32(videos[place].frames_THWC.tobytes()) for place in places]
             for kind in kinds:
                 texts = model.narrator(latent_BCTHW, kind, beams, seeds)
                 for place, text in zip(places, texts, strict=True):
