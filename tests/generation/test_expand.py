@@ -183,6 +183,39 @@ def test_facts_are_paired_whatever_the_order() -> None:
     assert lost(stated, parse("a red box is left of a blue ball")[0]) != ()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        ("a sall pink star slids left", {("size", 0, "small"), ("direction", 0, "left")}),
+        (
+            "a lare purlpe ball in fronnt of a leon ylelow box",
+            {("size", 0, "large"), ("relation", 0, "in front of 1")},
+        ),
+        (
+            "two red balls and a blue box, they all move left",
+            {("direction", 0, "left"), ("direction", 2, "left")},
+        ),
+        (
+            "the ball is red and small, a box is blue",
+            {("colour", 0, "red"), ("size", 0, "small"), ("colour", 1, "blue")},
+        ),
+        ("a ball on green grass", {("background", None, "meadow")}),
+    ],
+)
+def test_slips_counts_and_later_adjectives_are_understood(
+    prompt: str, meant: set[tuple[str, int, str]]
+) -> None:
+    said = parse(expand(prompt).text)[0]
+    assert lost(tuple(Fact(*fact) for fact in meant), said) == ()
+    assert expand(prompt).unknown == ()
+
+
+def test_what_stands_before_the_first_shot_is_no_shot() -> None:
+    text = expand("In neon style. Shot 1: a red ring at night. Shot 2: the red ring by the ocean.").text
+    assert len(split_shots(text)) == 2
+    assert Fact("style", None, "neon") in parse(text)[0]
+
+
 def test_any_text_is_answered() -> None:
     for prompt in ("left of of", "shot 2 shot 9", "behind behind", "a" * 5000, "🎈", " ".join(SHAPES * 3),
                    " and ".join(f"a {colour} ball" for colour in COLOURS), " ".join(BACKGROUNDS)):  # fmt: skip

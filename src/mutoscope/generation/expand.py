@@ -28,6 +28,7 @@ from mutoscope.world.words import (
 DRAWS = 48  # captions tried for one that says what is stated and little else
 MATCHED = 5  # things up to which every way of pairing them is tried
 CUT = re.compile(r"[\s,.;]*\b(?:shot\s*\d+\b|(?:then\s+)?cut to\b|next shot\b)[\s:,.–-]*", re.IGNORECASE)
+FIRST = re.compile(r"\bshot\s*1\b[\s:,.–-]*", re.IGNORECASE)
 FALLING = re.compile(r"\b(?:fall|drop|plummet|tumbl)", re.IGNORECASE)
 ALOFT = re.compile(r"\b(?:fl(?:y|ies|ew|oat)|glid|drift|hover|hang|in the air|soar)", re.IGNORECASE)
 ROUND = ("ball", "ring")
@@ -82,11 +83,16 @@ def number_shots(prompt: str) -> str:
     parts = split_shots(prompt)
     if len(parts) < 2:
         return prompt
-    return " ".join(f"Shot {number}: {part}." for number, part in enumerate(parts, 1))
+    first = FIRST.search(prompt)
+    before = prompt[: first.start()].strip(" .,;:") if first else ""
+    shots = [f"Shot {number}: {part}." for number, part in enumerate(parts, 1)]
+    return " ".join([f"{before}.", *shots] if before else shots)
 
 
 def split_shots(text: str) -> list[str]:
-    """The texts of its shots."""
+    """The texts of its shots, without what stands before "Shot 1"."""
+    if first := FIRST.search(text):
+        text = text[first.end() :]
     return [part.strip(" .,;:") for part in CUT.split(text) if part.strip(" .,;:")]
 
 
@@ -193,8 +199,6 @@ def _shots_kept(prompt: str, text: str) -> bool:
     asked, made = split_shots(prompt), split_shots(text)
     if len(asked) < 2:
         return True
-    if made and len(made) == len(asked) + 1:
-        made = made[1:]  # the sentence before the first shot
     kinds = ("background", "direction", "event", "camera")
     return len(made) == len(asked) and all(
         {fact.value for fact in parse(one)[0] if fact.kind in kinds}

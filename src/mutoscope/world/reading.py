@@ -142,7 +142,7 @@ def _agrees(one: dict[str, str], other: dict[str, str]) -> bool:
 
 def _tokens(text: str) -> list[Token]:
     """(kind, value) of every phrase, longest first; function words are dropped, articles kept."""
-    words = WORD.findall(text)
+    words = [_spelt(word) for word in WORD.findall(text)]
     tokens, position = [], 0
     while position < len(words):
         for length in range(min(6, len(words) - position), 0, -1):
@@ -186,6 +186,13 @@ def _single(word: str) -> Token:
     return READING.get(meant, ("function", word)) if meant is not None else ("unknown", word)
 
 
+def _spelt(word: str) -> str:
+    """The word, or the word of any phrase that fingers slipped from."""
+    if len(word) < 4 or len(word) > 20 or word in _VOCABULARY or word in NO_TYPOS:
+        return word
+    return next((known for known in _VOCABULARY if len(known) >= 4 and _slip(word, known)), word)
+
+
 def _meant(word: str) -> str | None:
     """The known word of which this one is a typo, if it can hardly be another word."""
     if word in NO_TYPOS or not 3 <= len(word) <= 20:
@@ -207,6 +214,11 @@ _SINGLE_WORDS = tuple(
         {word for word in READING if " " not in word and len(word) >= 4}
         | {word for word in FUNCTION_WORDS if len(word) >= 7}  # shorter ones would swallow whales (while)
     )
+)
+_VOCABULARY = dict.fromkeys(  # in order of preference
+    [phrase for phrase in READING if " " not in phrase]
+    + [word for phrase in (*READING, *RELATIONS_READ, *COUNT_WORDS) for word in phrase.split()]
+    + sorted({*FUNCTION_WORDS, *ELSEWHERE, *NUMBER_WORDS, "they", "both"})
 )
 _SHORT_WORDS = (
     "red", "green", "blue", "pink", "white", "black", "cyan", "ball", "box", "star", "ring", "left", "right", "down",

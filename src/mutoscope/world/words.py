@@ -172,7 +172,10 @@ ONLY_READ = {
         "meadow",
     ): "grass, field, grassland, lawn, pasture, prairie, grassy, green field, green grass",
     ("background", "ocean"): "seaside, seashore, shore, beach, waves, coast, coastline",
-    ("background", "day"): "daytime, daylight, blue sky, sunny day, during the day, midday, noon",
+    (
+        "background",
+        "day",
+    ): "daytime, daylight, blue sky, azure sky, clear azure sky, sunny day, during the day, midday, noon",
     ("background", "snow"): "winter, snowfield, wintry, snowy peaks, snowy mountains, white snow",
     ("background", "lavender"): "lavender room, violet room, purple room, lilac room, lavender background",
     (
@@ -275,9 +278,13 @@ RELATIONS_READ = {word: name for name, words in RELATION_WORDS.items() for word 
 COUNT_WORDS = {word: number for number, words in NUMBERS.items() for word in words}
 NUMBER_WORDS = {"two": 2, "three": 3, "four": 4, "2": 2, "3": 3, "4": 4, "pair": 2, "couple": 2}
 ELSEWHERE = frozenset("floor ground stage room light lights sky air scene shadows picture".split())
-NO_TYPOS = frozenset("rig pin back let don can sow whit bring stair store stare bell track".split())
+NO_TYPOS = frozenset(
+    "rig pin back let don can sow whit bring stair store stare bell track tree trees sage flat font pace nigh plan "
+    "pain sill lock form pal hags bums quite sway cone lone mild tale".split()
+)
 FUNCTION_WORDS = frozenset(
-    "go goes run runs running travel travels traveling travelling head heads heading make makes motion speed quick "
+    "eyes eye what whose how why moment go goes run runs running travel "
+    "travels traveling travelling head heads heading make makes motion speed quick "
     "slow calmly smooth smoothly straight steady steadily i me my we you want would like could please see showing "
     "gif pretty cute nice beautiful cool toy some few so much own its itself lets simple plain "
     "paper-cut papercut cutout cinematic these those them "
