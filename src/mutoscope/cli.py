@@ -19,7 +19,9 @@ from mutoscope.commands import (
     hosting,
     judging,
     learning,
-    stock,
+    modelling,
+    planning,
+    upscaling,
     verifying,
     worlds,
 )
@@ -35,7 +37,7 @@ app = typer.Typer(
 
 train = typer.Typer(help="Train a model.", rich_markup_mode=None)
 data = typer.Typer(help="Prepare clips for training.", rich_markup_mode=None)
-models = typer.Typer(help="List and show models.", rich_markup_mode=None)
+models = typer.Typer(help="List, fetch, convert and check models.", rich_markup_mode=None)
 jobs = typer.Typer(help="See and stop the jobs of the server.", rich_markup_mode=None)
 keys = typer.Typer(help="Make and end the API keys of the server.", rich_markup_mode=None)
 app.add_typer(train, name="train")
@@ -54,6 +56,8 @@ app.command()(generating.edit)
 app.command()(generating.recut)
 app.command()(generating.info)
 app.command()(generating.reproduce)
+app.command()(planning.plan)
+app.command()(upscaling.upscale)
 app.command()(verifying.verify)
 app.command()(worlds.world)
 app.command()(captioning.caption)
@@ -64,8 +68,14 @@ data.command("recaption")(captioning.data_recaption)
 data.command("encode")(learning.data_encode)
 data.command("stats")(learning.data_stats)
 app.command()(judging.evaluate)
-models.command("list")(stock.models_list)
-models.command("show")(stock.models_show)
+models.command("list")(modelling.models_list)
+models.command("pull")(modelling.models_pull)
+models.command("show")(modelling.models_show)
+models.command("import")(modelling.models_import)
+models.command("convert")(modelling.models_convert)
+models.command("rm")(modelling.models_rm)
+models.command("path")(modelling.models_path)
+models.command("verify")(modelling.models_verify)
 app.command()(hosting.serve)
 jobs.command("list")(hosting.jobs_list)
 jobs.command("cancel")(hosting.jobs_cancel)

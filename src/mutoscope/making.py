@@ -4,20 +4,23 @@ Layer: just below the command line; it imports torch.
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mutoscope.errors import InputError
 from mutoscope.generation.continuations import carry_out, settle
 from mutoscope.generation.generate import grid_of, resolve, save
 from mutoscope.generation.journal import Job
-from mutoscope.generation.large import drafted
+from mutoscope.generation.large import drafted, enlarge_frames
 from mutoscope.generation.naming import name_clip, unused
-from mutoscope.generation.plan import plan, readable, seconds
-from mutoscope.generation.request import Recipe, Request, Task, file_sha256
+from mutoscope.generation.plan import plan, readable, refuse_what_the_disk_lacks, seconds
+from mutoscope.generation.reproduce import read_record
+from mutoscope.generation.request import Recipe, Request, Task, file_sha256, request_of
 from mutoscope.terminal import Progress, Say, duration, listed
-from mutoscope.video import STREAMS
+from mutoscope.video import STREAMS, Video, VideoWriter, read_recipe, read_video
 from mutoscope.weights.store import Model, built_in, load
 from mutoscope.world.captions import parse
 from mutoscope.world.scene import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SIZES
@@ -33,10 +36,10 @@ def make(
     What was made before a crash or Ctrl-C is not made again by the same request. `growing` writes a file that
     can be watched while it grows.
     """
-    streamed = output is None or output.is_dir() or output.suffix.lower() in STREAMS
-    resolve(model, request, whole=not streamed)
+    whole = not streams(output)
+    refuse_what_the_disk_lacks(plan(model, resolve(model, request, whole), whole), _folder_of(output))
     with Job(model, request, _folder_of(output)) as job:
-        recipe = resolve(model, job.request, whole=not streamed)
+        recipe = resolve(model, job.request, whole)
         path = name_clip(output, recipe, several)
         announce(model, recipe, say)
         if job.journal.found:
@@ -51,6 +54,50 @@ def make(
         elif job.keeps():
             say.note("next", f"the same command goes on from here; {job.journal.folder} holds what was made")
     return recipe
+
+
+def make_larger(
+    clip: Path, width: int, height: int, output: Path, model: str | None, say: Say, growing: bool
+) -> Recipe | None:
+    """A clip at another size.
+
+    One with a recipe that this model can follow is drawn again and enlarged before it is rounded to 8 bits. Of
+    any other the frames are enlarged as they are, and the new file has no recipe (None).
+    """
+    if read_recipe(clip) is not None:
+        made = read_record(clip)
+        loaded = open_model(model or made.model.name, say)
+        if (
+            made.recipe.task is None
+            and made.recipe.stopped is None
+            and loaded.card.sha256 == made.model.sha256
+        ):
+            draft = made.recipe.draft or (made.recipe.width, made.recipe.height)
+            asked = replace(request_of(made.recipe), width=width, height=height, draft=draft)
+            return make(loaded, asked, output, False, say, growing)
+    video, start = read_video(clip), time.perf_counter()
+    if video.width > width or video.height > height:
+        raise InputError(
+            f"{clip} is {video.width}x{video.height}, larger than {width}x{height}; upscale to a larger size."
+        )
+    say.note("note", f"{clip} cannot be drawn again from a recipe; its frames are enlarged as they are")
+    pieces = enlarge_frames(video.frames_THWC, height, width)
+    if streams(output):
+        with VideoWriter(output, width, height, video.fps, growing=growing) as writer:
+            for frames_THWC in pieces:
+                writer.write(frames_THWC)
+    else:
+        Video(np.concatenate(list(pieces)), video.fps).save(output)
+    took = time.perf_counter() - start
+    line = {"path": str(output), "sha256": file_sha256(output), "size": f"{width}x{height}"}
+    say.result(output, {**line, "frames": video.frames, "fps": video.fps, "took_s": round(took, 3)})
+    say.note("saved", f"{output} in {took:.1f} s")
+    return None
+
+
+def streams(output: Path | None) -> bool:
+    """Whether a clip is written as it comes, or must be held whole first."""
+    return output is None or output.is_dir() or output.suffix.lower() in STREAMS
 
 
 def _folder_of(output: Path | None) -> Path:

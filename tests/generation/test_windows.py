@@ -11,7 +11,7 @@ import torch
 from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.generation.conditions import Condition
 from mutoscope.generation.generate import generate, resolve, roll, rolled, sample
-from mutoscope.generation.request import Recipe, Request
+from mutoscope.generation.request import Grid, KeyFrame, Recipe, Request
 from mutoscope.generation.windows import HISTORY, following, part_of, spans, window
 from mutoscope.weights.store import Model, load
 
@@ -36,11 +36,17 @@ def test_spans_cover_every_frame_and_overlap_by_what_is_known(frames: int) -> No
 
 
 def test_pictures_belong_to_the_windows_that_hold_them() -> None:
-    recipe = Recipe("a", "a", "", 64, 64, 65, 8.0, 2, 1.0, "euler", 1, "a.png", "0", "b.png", "1")
-    first, middle, last = (part_of(recipe, span, 17, 4) for span in (slice(0, 9), slice(6, 15), slice(8, 17)))
+    keys = tuple(KeyFrame(seconds, "c.png") for seconds in (0.5, 3.5, 4.0, 7.5))  # latent frames 1, 7, 8, 15
+    recipe = Recipe("a", "a", "", 64, 64, 65, 8.0, 2, 1.0, "euler", 1, "a.png", "0", "b.png", "1", at=keys)
+    grid = Grid(17, 8, 8, (4, 8, 8))
+    cut = ((slice(0, 9), 0), (slice(6, 15), 2), (slice(8, 17), 7))
+    first, middle, last = (part_of(recipe, span, known, grid) for span, known in cut)
     assert (first.image, first.last_image, first.frames) == ("a.png", None, 33)
     assert (middle.image, middle.image_sha256, middle.last_image, middle.last_image_sha256) == (None,) * 4
     assert (last.image, last.last_image) == (None, "b.png")
+    assert [frame.seconds for frame in first.at] == [0.5, 3.5, 4.0]
+    assert [frame.seconds for frame in middle.at] == [1.0]
+    assert [frame.seconds for frame in last.at] == [3.5]
 
 
 def test_known_frames_are_put_in_front() -> None:

@@ -33,7 +33,7 @@ from mutoscope.generation.sampling import (
     integrate,
     sample,
 )
-from mutoscope.generation.windows import HISTORY_NOISE, counted, following, part_of, spans, window
+from mutoscope.generation.windows import HISTORY_NOISE, counted, following, part_of, spans, window, windows_of
 from mutoscope.video import STREAMS, Video, VideoWriter
 from mutoscope.weights.store import Model
 
@@ -85,7 +85,7 @@ def generate_many(model: Model, requests: Sequence[Request], on_step: OnStep | N
     groups: dict[Recipe, list[int]] = {}
     videos: dict[int, Video] = {}
     for index, recipe in enumerate(recipes):
-        if in_windows(model, recipe):
+        if windows_of(model, recipe) > 1:
             sampled = roll(model, recipe, on_step)
             made = replace(recipe, stopped=sampled.stopped)
             videos[index] = _video(model, made, [sampled.latent_BCTHW[0]])
@@ -134,8 +134,8 @@ def rolled(
     what is kept there is not made again. Raises Interrupted on Ctrl-C, for the window at work.
     """
     recipe = drafted(recipe)
-    frames = grid_of(model, recipe).frames
-    cut = spans(frames, window(model))
+    grid = grid_of(model, recipe)
+    cut = spans(grid.frames, window(model))
     tail_BCTHW: Tensor | None = None  # as many latents as the next window may need to know
     for index, span in enumerate(cut):
         name = f"window-{index:04d}"
@@ -144,7 +144,7 @@ def rolled(
         if kept is not None:
             sampled = Sampled(kept.to(model.vae.latent_mean.device), None)
         else:
-            part = part_of(recipe, span, frames, model.vae.strides[0])
+            part = part_of(recipe, span, known, grid)
             condition = conditions.of_recipe(model.vae, part, grid_of(model, part))
             if tail_BCTHW is not None:
                 condition = following(condition, tail_BCTHW[:, :, -known:], HISTORY_NOISE)
@@ -162,11 +162,6 @@ def rolled(
             return
         earlier = [] if tail_BCTHW is None else [tail_BCTHW]
         tail_BCTHW = torch.cat([*earlier, sampled.latent_BCTHW], dim=2)[:, :, -window(model) :]
-
-
-def in_windows(model: Model, recipe: Recipe) -> bool:
-    """Whether a clip is longer than one window."""
-    return grid_of(model, recipe).frames > window(model)
 
 
 def _new(sampled: Sampled, known: int, steps_before: int) -> Sampled:
@@ -263,4 +258,5 @@ def _shape_and_setting(recipe: Recipe) -> Recipe:
         image_sha256=None,
         last_image=None,
         last_image_sha256=None,
+        at=(),
     )

@@ -174,10 +174,11 @@ def _locked(folder: Path) -> int | None:
 
 def key(model: Model, request: Request) -> str:
     """16 hexadecimal digits of what decides a clip: the request, its pictures, the weights, the machine."""
+    pictures = [request.image, request.last_image, *(Path(frame.image) for frame in request.at)]
     facts = {
         "mutoscope": __version__,
         "request": to_dict(request),
-        "pictures": [path and file_sha256(path) for path in (request.image, request.last_image)],
+        "pictures": [path and file_sha256(path) for path in pictures],
         "model": model.card.sha256,
         "torch": [torch.__version__, torch.get_num_threads(), str(model.vae.latent_mean.device)],
     }

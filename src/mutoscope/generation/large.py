@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mutoscope.generation.request import Recipe
 from mutoscope.generation.sampling import decode_video
-from mutoscope.video import fit, to_frames
+from mutoscope.video import fit, to_frames, to_tensor
 from mutoscope.weights.store import Model
 
 PIECE = 8_000_000
@@ -42,3 +42,11 @@ def enlarge(model: Model, recipe: Recipe, latents: Iterable[Tensor]) -> Iterator
                 large_BCTHW = fit(piece_CTHW[None].clamp(-1, 1), recipe.height, recipe.width)
                 frames_THWC = to_frames(large_BCTHW[0])
             yield frames_THWC
+
+
+def enlarge_frames(frames_THWC: np.ndarray, height: int, width: int) -> Iterator[np.ndarray]:
+    """Frames (uint8 THWC) scaled to cover the size and cropped to it, a few at a time."""
+    few = max(1, PIECE // (width * height))
+    for start in range(0, len(frames_THWC), few):
+        video_CTHW = to_tensor(frames_THWC[start : start + few])
+        yield to_frames(fit(video_CTHW[None], height, width)[0])

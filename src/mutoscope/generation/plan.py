@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,14 +23,17 @@ RESERVE = 256 * 2**20
 TOKEN_FLOATS = 20
 """Peak floats per token and unit of width in a DiT block: residual, queries, keys, values, hidden, copies."""
 
-LATENT_FLOATS = 7168
+LATENT_FLOATS = 6000
 """Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
 
-PIXEL_BYTES = 60
+PIXEL_BYTES = 34
 """Peak bytes per pixel of the frames that are enlarged or rounded at a time: float copies and 8 bits."""
 
-CODER_BYTES = 80
+CODER_BYTES = 130
 """Bytes per pixel of one frame that the video coder holds: frames ahead, references, two threads."""
+
+FIRST_USE = 25 * 2**20
+"""Bytes that libraries take when they are first used."""
 
 MATMUL_SHARE = 0.65
 """Share of the machine's matmul rate that sampling reaches on small grids."""
@@ -78,7 +82,8 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     frame = recipe.height * recipe.width
     sampling = branches * tokens * width * TOKEN_FLOATS * itemsize
     decoding = chunk * LATENT_FLOATS * itemsize
-    writing = PIXEL_BYTES * min(pixels, max(PIECE, frame)) + CODER_BYTES * frame
+    writing = PIXEL_BYTES * frame * min(recipe.frames, max(1, PIECE // frame))
+    coder = CODER_BYTES * frame if recipe.frames > 1 else 0
     held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
     evaluations = len(cut) * recipe.steps * (2 if recipe.sampler == "heun" else 1) * branches
     dense = depth * width * (6 * width + 2 * model.dit.config.mlp_width)  # weights that every token passes
@@ -86,7 +91,7 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     detail = 8 * sum(parameter.numel() for parameter in model.vae.decoder.parameters())
     journal = (latents + recipe.steps * branches * tokens) * model.vae.latent_channels * 4
     return Plan(
-        memory=int(max(sampling, decoding + writing) + held),
+        memory=int(max(sampling, decoding, writing) + coder + held + FIRST_USE),
         sampling=float(evaluations * forward),
         decoding=float(detail * latents),
         pixels=pixels,
@@ -141,6 +146,21 @@ def refuse_what_does_not_fit(model: Model, recipe: Recipe, whole: bool = True) -
         f"{recipe.size} with {recipe.frames} frames needs about {readable(need)}, "
         f"{readable(free)} are free; {remedy}."
     )
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that may be written into a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def refuse_what_the_disk_lacks(cost: Plan, folder: Path) -> None:
+    """Raise InputError when a clip and what is kept while it is made need more than the disk has."""
+    free = free_disk(folder)
+    if cost.disk > free:
+        raise InputError(
+            f"The clip needs about {readable(cost.disk)} of disk, {str(folder)!r} has {readable(free)}; free "
+            "some, or choose another place with -o."
+        )
 
 
 def largest_that_fits(model: Model, recipe: Recipe, free: int, whole: bool = True) -> Recipe | None:

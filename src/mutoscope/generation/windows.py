@@ -6,8 +6,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from mutoscope.diffusion.sampler import OnStep, StepInfo
+from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition
-from mutoscope.generation.request import Recipe
+from mutoscope.generation.request import Grid, Recipe
 from mutoscope.weights.store import Model
 
 WINDOW = 2
@@ -38,14 +39,28 @@ def spans(frames: int, longest: int) -> list[slice]:
     return found
 
 
-def part_of(recipe: Recipe, span: slice, frames: int, stride: int) -> Recipe:
-    """The recipe of one span of a clip of `frames` latent frames: its length, and the pictures within it."""
+def windows_of(model: Model, recipe: Recipe) -> int:
+    """How many windows a clip takes."""
+    stride, patch = model.vae.strides[0], model.dit.config.patch[0]
+    frames = 1 + math.ceil((recipe.frames - 1) / stride)
+    return len(spans(math.ceil(frames / patch) * patch, window(model)))
+
+
+def part_of(recipe: Recipe, span: slice, known: int, grid: Grid) -> Recipe:
+    """The recipe of one span of a clip, whose first `known` latent frames are made: its length, its pictures."""
+    stride = grid.strides[0]
     part = replace(recipe, frames=1 + stride * (span.stop - span.start - 1))
     if span.start:
         part = replace(part, image=None, image_sha256=None)
-    if span.stop < frames:
+    if span.stop < grid.frames:
         part = replace(part, last_image=None, last_image_sha256=None)
-    return part
+    places = [(conditions.key_place(recipe, frame, grid), frame) for frame in recipe.at]
+    within = (
+        replace(frame, seconds=(place - span.start) * stride / recipe.fps)
+        for place, frame in places
+        if span.start + known <= place < span.stop
+    )
+    return replace(part, at=tuple(within))
 
 
 def following(condition: Condition, known_BCTHW: Tensor, sigma: float) -> Condition:

@@ -1,0 +1,84 @@
+"""The verb that tells what a clip will cost, before anything is made."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mutoscope.commands.options import Draft, Follow, Fps, Json, ModelName, Output, Seed, Size, Steps
+
+
+def plan(
+    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="It changes no cost.")] = "",
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    seconds: Annotated[float | None, typer.Option(help="Length in seconds.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Length in frames.")] = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    sampler: Annotated[str | None, typer.Option(help="As for generate.")] = None,
+    seed: Seed = None,
+    negative: Annotated[str, typer.Option(metavar="TEXT", help="What is not to be seen.")] = "",
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to begin with.")] = None,
+    last_image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to end with.")] = None,
+    draft: Draft = None,
+    stream: Annotated[bool, typer.Option("--stream", help="As for generate; it changes no cost.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell memory, time and disk of a clip; exit code 2 when it does not fit."""
+    from mutoscope.generation.naming import check_place
+    from mutoscope.generation.request import Request, parse_size
+    from mutoscope.terminal import Say, duration
+
+    width, height = parse_size(size) if size is not None else (None, None)
+    request = Request(
+        prompt=prompt.strip(),
+        width=width,
+        height=height,
+        frames=frames,
+        fps=fps,
+        steps=steps,
+        guidance=guidance,
+        sampler=sampler,
+        seed=seed,
+        negative=negative.strip(),
+        seconds=seconds,
+        image=image,
+        last_image=last_image,
+        draft=parse_size(draft) if draft is not None else None,
+    )
+    check_place(output)
+    from mutoscope.generation.generate import resolve
+    from mutoscope.generation.plan import free_disk, free_memory, plan, readable, refuse_what_the_disk_lacks
+    from mutoscope.generation.plan import seconds as expected
+    from mutoscope.generation.windows import windows_of
+    from mutoscope.making import open_model, streams
+
+    say = Say(as_json)
+    loaded = open_model(model, say)
+    folder = Path() if output is None else output if output.is_dir() else output.parent
+    whole = not streams(output)
+    recipe = resolve(loaded, request, whole)
+    cost = plan(loaded, recipe, whole)
+    refuse_what_the_disk_lacks(cost, folder)
+    windows, took = windows_of(loaded, recipe), expected(cost)
+    if as_json:
+        facts = {"size": recipe.size, "frames": recipe.frames, "fps": recipe.fps, "windows": windows}
+        costs = {"memory_bytes": cost.memory, "disk_bytes": cost.disk, "seconds": round(took, 2)}
+        print(json.dumps({**facts, **costs, "sampling_flop": cost.sampling, "decoding_flop": cost.decoding}))
+        return
+    drawn = f", drawn at {recipe.draft[0]}x{recipe.draft[1]} and enlarged" if recipe.draft else ""
+    free = free_memory(loaded.vae.latent_mean.device)
+    say.table(
+        {
+            "clip": f"{recipe.size}, {recipe.frames} frames ({recipe.seconds:.1f} s at {recipe.fps:g} fps){drawn}",
+            "work": f"{windows} window{'s' * (windows > 1)} of {recipe.steps} steps, "
+            f"{cost.sampling / 1e12:.3g} TFLOP; decoding {cost.decoding / 1e12:.3g} TFLOP",
+            "memory": f"about {readable(cost.memory)} beside the model; {readable(free)} are free",
+            "time": f"about {duration(took)} on this machine as busy as it is now",
+            "disk": f"about {readable(cost.disk)}; {readable(free_disk(folder))} are free",
+        }
+    )

@@ -1,0 +1,41 @@
+"""The verb that makes a clip larger."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mutoscope.commands.options import Json, Output, Quiet, Source
+from mutoscope.errors import InputError
+
+
+def upscale(
+    clip: Source,
+    size: Annotated[str, typer.Option("--size", metavar="WxH", help="Pixels, for example 1920x1080.")],
+    output: Output = None,
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="The model's folder, if it has no name here.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Write an MP4 that can be watched while it grows.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a clip larger: one of ours from its recipe, with the same seed and composition; others as they are."""
+    from mutoscope.generation.naming import check_place, unused
+    from mutoscope.generation.request import parse_size
+    from mutoscope.terminal import Say
+
+    width, height = parse_size(size)
+    check_place(output)
+    if output is None or output.is_dir():
+        output = unused((output or Path()) / f"{clip.stem}-{width}x{height}{clip.suffix}")
+        check_place(output)
+    if output.exists() and output.samefile(clip):
+        raise InputError(f"{output} is the clip itself; write the new one elsewhere with -o.")
+    from mutoscope.making import make_larger
+
+    recipe = make_larger(clip, width, height, output, model, Say(as_json, quiet), stream)
+    if recipe is not None and recipe.stopped is not None:
+        raise typer.Exit(130)
