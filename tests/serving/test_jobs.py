@@ -358,3 +358,15 @@ def test_errors_are_json_in_the_row(store: Store, submit: Submit) -> None:
     failed = store.get("local", job.id)
     assert failed is not None
     assert json.dumps(failed.error) == json.dumps({"code": "out_of_memory", "message": "ä"})
+
+
+def test_a_job_that_lost_its_worker_lets_the_others_pass(store: Store, submit: Submit) -> None:
+    first, second = submit(), submit()
+    taken = store.claim(GONE)
+    assert taken is not None
+    assert taken.id == first.id
+    assert store.rescue() == 1
+    order = []
+    while (job := store.claim(HERE)) is not None:
+        order.append(job.id)
+    assert order == [second.id, first.id]

@@ -74,6 +74,39 @@ def test_kill_nine_of_the_whole_group_loses_nothing(fresh: "Live", patience: flo
     assert litter == []
 
 
+def test_a_hundred_jobs_outlive_sixty_kills(fresh: "Live", patience: float) -> None:
+    """10 kills of the whole group and 50 of the worker at work: every job is published, once."""
+    fresh.start()
+    ids = [
+        ask(fresh, "POST", "/v1/videos", {"prompt": f"ball {n}", "seconds": "0.3", "seed": n})["id"]
+        for n in range(100)
+    ]
+    seen: set[int] = set()
+    for kill in range(60):
+        if kill % 6 == 5:
+            fresh.kill()
+            started = time.monotonic()
+            fresh.start()
+            assert ask(fresh, "GET", "/v1/models")["object"] == "list"
+            assert time.monotonic() - started < patience / 4
+        else:
+            until(lambda: set(worker_pids(fresh)) - seen, patience)
+            (pid,) = set(worker_pids(fresh)) - seen
+            seen.add(pid)
+            time.sleep(kill % 4 * 0.1)
+            os.kill(pid, signal.SIGKILL)
+
+    def statuses() -> list[str]:
+        return [video["status"] for video in ask(fresh, "GET", "/v1/videos?limit=100")["data"]]
+
+    until(lambda: not {"queued", "in_progress"} & set(statuses()), 6 * patience)
+    assert statuses() == ["completed"] * 100
+    assert [video["id"] for video in ask(fresh, "GET", "/v1/videos?limit=100&order=asc")["data"]] == ids
+    assert len(files(fresh)) == 100
+    assert fresh.stop() == 0
+    assert [path for path in fresh.data.rglob("*.tmp") if path.exists()] == []
+
+
 def test_a_killed_worker_is_replaced_and_its_job_done_again(fresh: "Live", patience: float) -> None:
     fresh.start().wait_for_worker()
     job = ask(fresh, "POST", "/v1/videos", {"prompt": "x", "steps": 200})["id"]

@@ -250,7 +250,11 @@ class Store:
     # --- working ----------------------------------------------------------------------------------
 
     def claim(self, owner: str) -> Job | None:
-        """Take the next job: tenants take turns, each with its oldest. None when nothing is queued."""
+        """Take the next job: tenants take turns, each with its oldest. None when nothing is queued.
+
+        A job that lost its worker comes after those that did not: if it was the job's fault, the others are done
+        first, and if workers are being killed, no job meets them all.
+        """
         if (
             self._connection().execute("SELECT 1 FROM jobs WHERE status = 'queued' LIMIT 1").fetchone()
             is None
@@ -258,11 +262,11 @@ class Store:
             return None
         with self._transaction() as db:
             row = db.execute(
-                "SELECT first.tenant, first.number FROM"
-                " (SELECT tenant, MIN(number) AS number FROM jobs WHERE status = 'queued'"
+                "SELECT first.tenant, first.place % (1 << 40) AS number FROM"
+                " (SELECT tenant, MIN((attempts << 40) + number) AS place FROM jobs WHERE status = 'queued'"
                 " GROUP BY tenant) first"
                 " LEFT JOIN turns ON turns.tenant = first.tenant"
-                " ORDER BY COALESCE(turns.turn, 0), first.number LIMIT 1"
+                " ORDER BY COALESCE(turns.turn, 0), first.place LIMIT 1"
             ).fetchone()
             if row is None:
                 return None

@@ -291,12 +291,12 @@ def main(arguments: list[str]) -> int:
     store = Store(shelf.database)
     try:
         policy = read_policy(shelf.policy)
+        authority = open_authority(shelf.provenance)
         model = load(name_or_path, device or None)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     owner = store.register(name, model.card.name, str(model.vae.latent_mean.device))
-    authority = open_authority(shelf.provenance)
     return work(Place(shelf, store, model, owner, float(keep) if keep else None, authority, policy), drain)
 
 
