@@ -1,6 +1,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,24 @@ def test_evaluate_writes_a_report(
     assert page.count("data:image/png;base64,") == 6  # each beside its ground truth
     assert "http" not in page
     assert (tmp_path / "out" / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_full_suite_adds_baselines_and_likeness(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(suite.SUITES, "full", (Exam("P0", 4), Exam("P2", 2, pairs=True)))
+    monkeypatch.setitem(suite.VAE_CLIPS, "full", 2)
+    result: dict[str, Any] = evaluate(load(model_folder), "full", tmp_path, 1)
+    assert {"retrieval", "unconditional"} == set(result["baselines"])
+    assert result["baselines"]["retrieval"]["colour"] > result["P0"]["colour"]
+    assert result["P2"]["both"] == 0.0
+    assert result["P2"]["floor"]["both"] == 1.0
+    likeness = result["likeness"]
+    assert likeness["frechet"] > likeness["floor"] > 0
+    assert likeness["memorisation"]["trained"] == 32
+    page = (tmp_path / "report.html").read_text()
+    for words in ("baseline: retrieval", "Frechet distance", "nearest training clip", "both"):
+        assert words in page
 
 
 def test_mistakes_are_told(tmp_path: Path, model_folder: Path) -> None:

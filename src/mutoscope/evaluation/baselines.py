@@ -10,10 +10,9 @@ from mutoscope.world.facts import Fact, facts, truth
 from mutoscope.world.scene import PLAIN, Scene, View, sample_scene
 
 TRAINED = 1 << 32  # the first seed that training draws
-POOL = 4096  # training clips that retrieval chooses from
 
 
-def training_scenes(view: View, count: int = POOL) -> list[Scene]:
+def training_scenes(view: View, count: int) -> list[Scene]:
     """Scenes of the plain mix as training draws them, staged for the length of the view."""
     mix = replace(PLAIN, seconds=max(PLAIN.seconds, (view.frames - 1) / view.fps))
     return [sample_scene(TRAINED + i, mix) for i in range(count)]

@@ -68,7 +68,8 @@ OnClip = Callable[[int, int], None]  # clips done, clips in all
 BATCH = 8
 VAE_CLIPS = {"quick": 32, "full": 256}
 FRESH_OTHERS = 900_001  # seed of real clips that nobody is asked about
-TRAINED_CLIPS = 4096  # that made clips are held against
+TRAINED_CLIPS = 8  # training clips that made clips are held against, for each
+POOL_CLIPS = 32  # training clips that retrieval chooses from, for each question
 BASELINE_CLIPS = 128  # questions of P0 that the baselines answer too
 ENCODER = "tiny"  # the built-in model whose VAE gives the features
 
@@ -238,7 +239,7 @@ def measured(
 def baselines(answer_clips: AnswerClips, answers: Sequence[Answer]) -> dict[str, Scores]:
     """Scores of the same questions for the nearest training clip by caption, and for the model without words."""
     asked = [answer.question for answer in answers]
-    pool = training_scenes(asked[0].view)
+    pool = training_scenes(asked[0].view, POOL_CLIPS * len(asked))
     rivals = {"retrieval": retrieval(pool, asked[0].view), "unconditional": wordless(answer_clips)}
     scores: dict[str, Scores] = {}
     for name, rival in rivals.items():
@@ -263,7 +264,7 @@ def compared(answers: Sequence[Answer], view: View, device: torch.device) -> dic
     asked = [answer.question for answer in answers]
     others = fresh_scenes(Exam("others", len(asked)), view, FRESH_OTHERS)
     others_asked = [replace(asked[0], scene=scene) for scene in others]
-    trained = [replace(asked[0], scene=scene) for scene in training_scenes(view, TRAINED_CLIPS)]
+    trained = [replace(asked[0], scene=scene) for scene in training_scenes(view, TRAINED_CLIPS * len(asked))]
     made, real, other, seen = (
         latents_of(vae, clips)
         for clips in (
