@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mutoscope.evaluation import cuts, drift, framing, permanence, physics, seams
+from mutoscope.evaluation import cuts, drift, framing, laws, permanence, seams
 from mutoscope.evaluation.examinee import Frames, ideal_clips, true_clips
 from mutoscope.evaluation.exams import SUITES, Question, questions
 from mutoscope.evaluation.truth import observe
@@ -32,17 +32,17 @@ def test_a_clip_that_stands_still_breaks_physics(name: str, measure: str) -> Non
     # Of two that meet with equal momenta, both may stop: in this one, the other was at rest.
     question, clip = asked(name, seed=12 if name == "P5_meet" else 11)
     fps = question.view.fps
-    assert physics.errors(observe(clip, fps), question)[measure] < 0.05
+    assert laws.errors(observe(clip, fps), question)[measure] < 0.05
     still = frozen(clip, 1 if name == "P5_fall" else 5)
-    assert physics.errors(observe(still, fps), question)[measure] > 0.8
+    assert laws.errors(observe(still, fps), question)[measure] > 0.8
     empty = np.full_like(clip, 128)
-    assert physics.errors(observe(empty, fps), question)[measure] == physics.LOST
+    assert laws.errors(observe(empty, fps), question)[measure] == laws.LOST
 
 
 def test_half_the_speed_is_half_the_error() -> None:
     question, clip = asked("P5_glide")
     slow = clip[np.arange(17) // 2]
-    error = physics.errors(observe(slow, 8.0), question)["velocity_error"]
+    error = laws.errors(observe(slow, 8.0), question)["velocity_error"]
     assert error == pytest.approx(0.5, abs=0.06)
 
 

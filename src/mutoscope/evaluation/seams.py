@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mutoscope.evaluation.exams import Question
-from mutoscope.evaluation.physics import LOST, velocity
+from mutoscope.evaluation.laws import LOST, velocity
 from mutoscope.evaluation.truth import Observation
 from mutoscope.world.physics import positions
 

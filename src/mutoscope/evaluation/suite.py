@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mutoscope.data.latents import fingerprint
 from mutoscope.errors import InputError
-from mutoscope.evaluation import cuts, drift, framing, permanence, physics, seams
+from mutoscope.evaluation import cuts, drift, framing, laws, permanence, seams
 from mutoscope.evaluation.baselines import retrieval, training_scenes, wordless
 from mutoscope.evaluation.examinee import (
     AnswerClips,
@@ -222,7 +222,7 @@ def measured(
     """What is measured of a clip besides the facts of its prompt."""
     match question.exam.measured:
         case "physics":
-            return physics.errors(seen, question)
+            return laws.errors(seen, question)
         case "permanence":
             return permanence.kept(seen, question)
         case "identity":
