@@ -10,7 +10,7 @@ import torch
 from mutoscope.errors import InputError
 from mutoscope.generation import conditions
 from mutoscope.generation.generate import generate, grid_of, resolve, sample
-from mutoscope.generation.request import Grid, Request
+from mutoscope.generation.request import Grid, KeyFrame, Request, parse_at
 from mutoscope.video import Video, write_video
 from mutoscope.weights.store import Model, load
 
@@ -105,3 +105,30 @@ def test_conditions_join_into_a_batch(model: Model) -> None:
     none, some = conditions.text(model.vae, GRID), conditions.frames(model.vae, GRID, {0: noise_video(1)})
     both = conditions.together([none, some])
     assert both.mask_BT.any(1).tolist() == [False, True]
+
+
+@torch.inference_mode()
+def test_key_frames_stand_at_their_times(model: Model, picture: Path) -> None:
+    at = (parse_at(f"1.5s={picture}"), parse_at(f"0={picture}"))
+    recipe = resolve(model, Request("a ball", frames=17, fps=8.0, seed=1, at=at))
+    condition = conditions.of_recipe(model.vae, recipe, grid_of(model, recipe))
+    assert condition.mask_BT.tolist() == [[True, False, False, True, False]]
+    latent_BCTHW = sample(model, [recipe]).latent_BCTHW
+    torch.testing.assert_close(latent_BCTHW[:, :, 3], condition.latent_BCTHW[:, :, 3])
+
+
+def test_key_frames_that_cannot_stand(model: Model, picture: Path, tmp_path: Path) -> None:
+    def make(*at: str) -> None:
+        frames = tuple(parse_at(text) for text in at)
+        generate(model, Request("a ball", frames=9, fps=8.0, seed=1, at=frames))
+
+    with pytest.raises(InputError, match=r"at 1\.2 s is outside the clip of 1\.125 s"):
+        make(f"1.2s={picture}")
+    with pytest.raises(InputError, match=r"falls on another picture; leave 4 frames \(0\.5 s\)"):
+        make(f"0.3s={picture}", f"0.4s={picture}")
+    with pytest.raises(InputError, match="check the name"):
+        make(f"0.5s={tmp_path / 'none.png'}")
+    with pytest.raises(InputError, match=r"not TIME=FILE"):
+        make("soon=a.png")
+    with pytest.raises(InputError, match=r"a time is 0 s or later"):
+        KeyFrame(-1, str(picture))

@@ -26,6 +26,7 @@ from mutoscope.generation.continuations import (
     interpolate,
     loop,
     recut,
+    seamless,
     settle,
     windows,
 )
@@ -190,6 +191,22 @@ def test_a_blend_is_not_an_interpolation(model: Model, clip: Path, second: Path)
 def test_a_crossfade_is_even() -> None:
     latent_BCTHW = torch.tensor([1.0, 0, 0, 0, 5]).view(1, 1, 5, 1, 1)
     assert crossfade(latent_BCTHW, 1, 4).flatten().tolist() == [1, 2, 3, 4, 5]
+
+
+def test_a_seam_keeps_what_stands_and_leaves_what_moves() -> None:
+    """New frames drawn 6 levels too dark join the clip within 1; an object that moved by its width stays put."""
+    clip_THWC = np.full((5, 16, 16, 3), 100, np.uint8)
+    clip_THWC[:, 4:8, 4:8] = 220
+    made_THWC = np.full((20, 16, 16, 3), 94, np.uint8)
+    made_THWC[:, 4:8, 8:12] = 220
+    joined_THWC = seamless(made_THWC, clip_THWC, None)
+    assert np.abs(joined_THWC[0, 0].astype(int) - 100).max() == 0
+    assert np.array_equal(joined_THWC[:, 4:8, 8:12], made_THWC[:, 4:8, 8:12])
+    assert np.array_equal(joined_THWC[12:], made_THWC[12:])
+    changes = np.abs(np.diff(joined_THWC[:, 0, 0, 0].astype(int)))
+    assert changes.max() <= 1
+    backward_THWC = seamless(made_THWC[::-1], None, clip_THWC[::-1])
+    assert np.array_equal(backward_THWC, joined_THWC[::-1])
 
 
 def test_a_loop_leads_from_its_end_to_its_start(

@@ -60,6 +60,12 @@ def generate(
     last_image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A picture to end with: the last frame.")
     ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TIME=FILE", help="A picture to show at a time, as 1.5s=a.png; may be repeated."
+        ),
+    ] = None,
     no_expand: Annotated[
         bool,
         typer.Option("--no-expand", help="Take the prompt word for word."),
@@ -75,7 +81,7 @@ def generate(
 ) -> None:
     """Make a clip from a prompt."""
     from mutoscope.generation.naming import check_place
-    from mutoscope.generation.request import Request, parse_size
+    from mutoscope.generation.request import Request, parse_at, parse_size
     from mutoscope.terminal import Say
 
     width, height = parse_size(size) if size is not None else (None, None)
@@ -93,9 +99,10 @@ def generate(
         seconds=seconds,
         image=image,
         last_image=last_image,
+        at=tuple(parse_at(text) for text in at or ()),
         draft=parse_size(draft) if draft is not None else None,
     )
-    if not request.prompt and image is None and last_image is None:
+    if not request.prompt and image is None and last_image is None and not at:
         raise InputError('The prompt is empty; say what is to be seen, for example "a red ball rolls".')
     if not 1 <= count <= 1000:
         raise InputError(f"-n is {count}; ask for 1 to 1000 clips.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mutoscope.errors import InputError
-from mutoscope.generation.request import Grid, Recipe, file_sha256
+from mutoscope.generation.request import Grid, KeyFrame, Recipe, file_sha256
 from mutoscope.models.vae import VAE
 from mutoscope.video import fit, read_video, to_tensor
 
@@ -22,13 +22,23 @@ class Condition:
     """Known latent frames: `latent_BCTHW` holds them where `mask_BT` is true, zeros elsewhere.
 
     `reference_BCTHW` is for models that look at a picture without taking it as a frame; None for most. The
-    model sees known frames at the noise level `sigma`, in [0, 1), and gives them back clean.
+    model sees known frames at the noise level `sigma`, in [0, 1), and gives them back clean. `redraw_BTHW`,
+    when given, is false where `latent_BCTHW` stays in the other frames too: at every step the clean latents
+    take the place of the estimate there, which keeps those places on their way from noise to the clip
+    (blended latent diffusion, Avrahami et al. 2023, for samplers without fresh noise).
     """
 
     latent_BCTHW: Tensor
     mask_BT: Tensor
     reference_BCTHW: Tensor | None = None
     sigma: float = 0.0
+    redraw_BTHW: Tensor | None = None
+
+    @property
+    def unknown(self) -> Tensor:
+        """Where the clip is to be made: bool, broadcasts over BCTHW."""
+        unknown_B1T11 = ~self.mask_BT[:, None, :, None, None]
+        return unknown_B1T11 if self.redraw_BTHW is None else unknown_B1T11 & self.redraw_BTHW[:, None]
 
 
 def text(vae: VAE, grid: Grid) -> Condition:
@@ -61,21 +71,42 @@ def frames(vae: VAE, grid: Grid, known: Mapping[int, Tensor]) -> Condition:
 
 
 def of_recipe(vae: VAE, recipe: Recipe, grid: Grid) -> Condition:
-    """The condition of one recipe: its image as the first frame, its last image as the last.
+    """The condition of one recipe: its image as the first frame, its last image as the last, those between.
 
-    Raises InputError for files that are not what the recipe's sha256 says, and when nothing is left to make.
+    A picture of any shape is scaled to cover the clip's size and cropped to its middle. A key frame is held
+    for the 4 frames of the latent frame that holds its time. Raises InputError for files that are not what the
+    recipe's sha256 says, for key frames outside the clip or too close, and when nothing is left to make.
     """
     known: dict[int, Tensor] = {}
     if recipe.image is not None:
         known[0] = picture(recipe.image, recipe.image_sha256, recipe, grid)
     if recipe.last_image is not None:
         known[-1] = picture(recipe.last_image, recipe.last_image_sha256, recipe, grid)
+    for frame in recipe.at:
+        place = key_place(recipe, frame, grid)
+        if place in known or place - grid.frames in known:
+            raise InputError(
+                f"The key frame at {frame.seconds:g} s falls on another picture; leave {grid.strides[0]} frames "
+                f"({grid.strides[0] / recipe.fps:g} s) between two."
+            )
+        known[place] = picture(frame.image, frame.sha256, recipe, grid)
     if len(known) >= grid.frames:
         raise InputError(
             f"A clip of {recipe.frames} frames has no room beside its known frames; ask for at least "
             f"{1 + len(known) * grid.strides[0]} frames."
         )
     return frames(vae, grid, known)
+
+
+def key_place(recipe: Recipe, frame: KeyFrame, grid: Grid) -> int:
+    """The latent frame of a key frame. Raises InputError for a time outside the clip."""
+    index = round(frame.seconds * recipe.fps)
+    if index >= recipe.frames:
+        raise InputError(
+            f"The key frame at {frame.seconds:g} s is outside the clip of {recipe.seconds:g} s; "
+            "choose an earlier time or a longer clip."
+        )
+    return -(-index // grid.strides[0])
 
 
 def together(conditions: Sequence[Condition]) -> Condition:

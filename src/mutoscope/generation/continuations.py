@@ -1,7 +1,8 @@
-"""Clips made from clips: extend, interpolate, blend, loop, edit, recut.
+"""Clips made from clips: extend, interpolate, blend, loop, edit, recut, inpaint, restyle.
 
-All but `edit` keep the frames of their sources and make others beside or between them: the frames next to the
-gap are known to the model as clean latents. `edit` starts from the latents of the whole clip with noise added.
+Most keep the frames of their sources and make others beside or between them: the frames next to the gap are
+known to the model as clean latents. `edit`, `restyle` and, within its mask, `inpaint` start from the latents
+of the whole clip with noise added.
 What is longer than one window of the model is made window after window in latent space, each knowing the
 latents of the one before; nothing is decoded and encoded again.
 
@@ -25,12 +26,16 @@ from mutoscope.errors import InputError
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition, onto_grid
 from mutoscope.generation.generate import Start, decode, grid_of, record, sample
+from mutoscope.generation.inpaint import composite, latent_mask, read_mask
 from mutoscope.generation.plan import refuse_what_does_not_fit
 from mutoscope.generation.request import FRAMES, Recipe, Request, Task, file_sha256, fill, join
 from mutoscope.models.vae import VAE
 from mutoscope.video import Video, fit, fit_frames_rate, read_video, to_frames, to_tensor
 from mutoscope.weights.card import Defaults
 from mutoscope.weights.store import Model
+
+REDRAWING = ("edit", "recut", "inpaint", "restyle")
+"""Verbs whose result is as long as their clip."""
 
 MOST_PIXELS = 4.0
 """A source may have so many times the pixels of the model's default size before it is made smaller."""
@@ -44,8 +49,14 @@ BEFORE, AFTER = 2, 2
 WINDOW = 2
 """A window holds so many times the latent frames, the first not counted, of the model's default length."""
 
-BLEND = 0.8
-"""Noise level at which a blend starts from the crossfade of its two clips."""
+BLEND = 0.6
+"""Noise level at which a blend, or the bridge of a loop, starts from the crossfade of its two sides."""
+
+FADE = 12
+"""Frames over which what is corrected at a seam fades out."""
+
+STILL, MOVED = 16.0, 48.0
+"""Levels of 255: what differs by less across a seam is the same thing, what differs by more has moved."""
 
 FIT_PIXELS = 8_000_000
 """Pixels that are scaled at a time."""
@@ -95,6 +106,42 @@ def edit(
     return carry_out(model, settle(model, request, task), on_step)
 
 
+def inpaint(
+    model: Model,
+    clip: Path,
+    request: Request,
+    mask: Path,
+    strength: float = 1.0,
+    on_step: OnStep | None = None,
+) -> Video:
+    """The clip with what is white in `mask`, a picture or a clip of its size, drawn anew to the prompt.
+
+    Where the mask is black the frames of the clip come out bit for bit; grey mixes the two. `strength` below 1
+    starts from what was there. Raises InputError for a mask of another size or length, or all black.
+    """
+    return carry_out(model, settle(model, request, repaint(clip, mask, strength)), on_step)
+
+
+def repaint(clip: Path, mask: Path, strength: float) -> Task:
+    """The task of an inpainting. Raises InputError when a file cannot be read."""
+    return Task(
+        "inpaint",
+        str(clip),
+        file_sha256(clip),
+        strength=strength,
+        mask=str(mask),
+        mask_sha256=file_sha256(mask),
+    )
+
+
+def restyle(
+    model: Model, clip: Path, request: Request, strength: float = 0.6, on_step: OnStep | None = None
+) -> Video:
+    """The clip drawn again with its own prompt, where it carries one, followed by the words of `request`."""
+    task = Task("restyle", str(clip), file_sha256(clip), strength=strength)
+    return carry_out(model, settle(model, request, task), on_step)
+
+
 def recut(
     model: Model,
     clip: Path,
@@ -113,19 +160,21 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
     A request without a prompt takes the one in the clip's own recipe, where one clip is continued. Raises
     InputError for what cannot be made of the clips, or does not fit into memory.
     """
-    if request.image is not None or request.last_image is not None:
+    if request.image is not None or request.last_image is not None or request.at:
         raise InputError(
             f"{task.verb} takes clips, no pictures; use generate to begin or end with a picture."
         )
-    if task.verb in ("edit", "recut") and (request.frames or request.seconds):
+    if task.verb in REDRAWING and (request.frames or request.seconds):
         raise InputError(
             f"{task.verb} keeps the length of its clip; leave frames and seconds out, or extend it."
         )
     source = read_video(task.clip)
     width, height, fps = geometry(source, request, model.card.defaults)
     prompt = request.prompt
-    if not prompt and task.verb in ("extend", "loop", "recut"):
+    if not prompt and task.verb in ("extend", "loop", "recut", "inpaint"):
         prompt = told_prompt(source)
+    if task.verb == "restyle":
+        prompt = ", ".join(filter(None, (told_prompt(source).rstrip("."), prompt)))
     defaults = replace(model.card.defaults, frames=max(1, model.card.defaults.frames - 1))  # whole latents
     asked = replace(request, prompt=prompt, width=width, height=height, fps=fps)
     recipe = replace(fill(asked, defaults), task=task)
@@ -139,6 +188,8 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
         recipe = replace(recipe, frames=known)
     if task.verb == "recut":
         kept(recipe, known)  # for its checks
+    if task.verb == "inpaint":
+        read_mask(recipe, known)
     if recipe.frames > FRAMES[1]:
         raise InputError(f"The result would have {recipe.frames} frames; ask for at most {FRAMES[1]} in all.")
     longest = 1 + stride * (window(model, recipe) - 1)
@@ -176,7 +227,7 @@ def sources(recipe: Recipe) -> list[Video]:
                 f"The clip {path!r} is not the one of the recipe; its sha256 should be {sha256}."
             )
         clip = fit_frames_rate(read_video(path), recipe.fps)
-        shortest = 1 if task.verb in ("edit", "recut") else 5
+        shortest = 1 if task.verb in REDRAWING else 5
         if clip.frames < shortest:
             raise InputError(
                 f"{path} has {clip.frames} frames at {recipe.fps:g} fps; {task.verb} needs {shortest} to see "
@@ -210,7 +261,11 @@ def carry_out(model: Model, recipe: Recipe, on_step: OnStep | None = None) -> Vi
             model, recipe, None if task.backward else clip, clip if task.backward else None, new, on_step
         )
         pieces = [made, clip] if task.backward else [clip, made]
-    elif task.verb == "edit":
+    elif task.verb == "inpaint":
+        mask_THW = read_mask(recipe, len(clip))
+        made = redrawn(model, recipe, clip, on_step, mask_THW)
+        pieces = [composite(clip, made, mask_THW)]
+    elif task.verb in ("edit", "restyle"):
         pieces = [redrawn(model, recipe, clip, on_step)]
     elif task.verb == "recut":
         start, stop = kept(recipe, len(clip))
@@ -270,13 +325,47 @@ def gap(
         known[lead + middle] = onto_grid(to_tensor(after_THWC[: stride * follow])[None], recipe, grid)
     condition = conditions.frames(model.vae, grid, known)
     start = None
-    if recipe.task.verb == "blend":
+    if recipe.task.verb in ("blend", "loop"):
         start = Start(crossfade(condition.latent_BCTHW, lead, lead + middle), BLEND)
     condition = replace(condition, sigma=recipe.task.history_noise)
     latent_BCTHW = grow(model, recipe, condition, start, on_step, backward=before_THWC is None)
     made_THWC = np.concatenate(list(decode(model, whole, latent_BCTHW[0])))
     first = 1 + stride * (lead - 1) if lead else 1 + stride * (middle - 1) - frames
-    return made_THWC[first : first + frames]
+    return seamless(made_THWC[first : first + frames], before_THWC, after_THWC)
+
+
+def seamless(
+    made_THWC: np.ndarray, before_THWC: np.ndarray | None, after_THWC: np.ndarray | None
+) -> np.ndarray:
+    """New frames without the small jump of colour and texture at their seams (uint8 THWC).
+
+    The VAE draws what stands still a little different from how the clip shows it. That difference, taken where
+    the frames at a seam are alike, is added to the new ones and fades out over FADE frames. What moves is
+    left as it was drawn.
+    """
+    levels_THWC = made_THWC.astype(np.float32)
+    corrected_THWC = levels_THWC.copy()
+    for seam_HWC, order in (
+        (None if before_THWC is None else before_THWC[-1], slice(None)),
+        (None if after_THWC is None else after_THWC[0], slice(None, None, -1)),
+    ):
+        if seam_HWC is None:
+            continue
+        ordered_THWC, target_THWC = levels_THWC[order], corrected_THWC[order]
+        difference_HWC = seam_HWC - ordered_THWC[0]
+        difference_HWC = difference_HWC * alike(difference_HWC)
+        for index in range(min(FADE, len(made_THWC))):
+            same_HW1 = alike(ordered_THWC[index] - ordered_THWC[0])
+            target_THWC[index] += difference_HWC * same_HW1 * (1 - index / min(FADE, len(made_THWC)))
+    levels: np.ndarray = np.rint(corrected_THWC.clip(0, 255)).astype(np.uint8)
+    return levels
+
+
+def alike(difference_HWC: np.ndarray) -> np.ndarray:
+    """1 where no channel differs by more than STILL levels, 0 where one does by MOVED, (H, W, 1)."""
+    most_HW1 = np.abs(difference_HWC).max(axis=-1, keepdims=True)
+    share_HW1: np.ndarray = np.clip((MOVED - most_HW1) / (MOVED - STILL), 0, 1)
+    return share_HW1
 
 
 def crossfade(latent_BCTHW: Tensor, start: int, stop: int) -> Tensor:
@@ -288,15 +377,26 @@ def crossfade(latent_BCTHW: Tensor, start: int, stop: int) -> Tensor:
     return faded_BCTHW
 
 
-def redrawn(model: Model, recipe: Recipe, clip_THWC: np.ndarray, on_step: OnStep | None) -> np.ndarray:
-    """The clip drawn again from its noised latents."""
+def redrawn(
+    model: Model,
+    recipe: Recipe,
+    clip_THWC: np.ndarray,
+    on_step: OnStep | None,
+    mask_THW: np.ndarray | None = None,
+) -> np.ndarray:
+    """The clip drawn again from its noised latents, only where `mask_THW` (uint8) is not 0 if there is one."""
     assert recipe.task is not None
     assert recipe.task.strength is not None
     grid = grid_of(model, recipe)
     source_BCTHW = encode_whole(model.vae, onto_grid(to_tensor(clip_THWC)[None], recipe, grid))
     if recipe.task.strength > 0:
         start = Start(source_BCTHW, recipe.task.strength)
-        source_BCTHW = grow(model, recipe, conditions.text(model.vae, grid), start, on_step)
+        condition = conditions.text(model.vae, grid)
+        if mask_THW is not None:
+            redraw_BTHW = latent_mask(mask_THW, recipe, grid).to(source_BCTHW.device)
+            still_BT = ~redraw_BTHW.flatten(2).any(2)  # wholly kept frames are known to the model
+            condition = Condition(source_BCTHW, still_BT, redraw_BTHW=redraw_BTHW)
+        source_BCTHW = grow(model, recipe, condition, start, on_step)
     return np.concatenate(list(decode(model, recipe, source_BCTHW[0])))
 
 
@@ -320,6 +420,8 @@ def grow(
     spans = windows(mask_BT[0].tolist(), window(model, recipe), 1 + BEFORE, backward)
     for index, span in enumerate(spans):
         known = replace(condition, latent_BCTHW=latent_BCTHW[:, :, span], mask_BT=mask_BT[:, span])
+        if condition.redraw_BTHW is not None:
+            known = replace(known, redraw_BTHW=condition.redraw_BTHW[:, span])
         begin = start and Start(start.latent_BCTHW[:, :, span], start.sigma)
         frames = 1 + model.vae.strides[0] * (span.stop - span.start - 1)
         report = counted(on_step, index, len(spans))

@@ -7,7 +7,7 @@ import hashlib
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,19 @@ HISTORY_NOISE = (0.0, 0.5)
 
 
 @dataclass(frozen=True)
+class KeyFrame:
+    """A picture that a clip shows at `seconds` from its start; `sha256` of the file is known in a recipe."""
+
+    seconds: float
+    image: str
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise InputError(f"A key frame stands at {self.seconds:g} s; a time is 0 s or later.")
+
+
+@dataclass(frozen=True)
 class Request:
     """One clip that somebody wants; None means the model's own default.
 
@@ -37,7 +50,8 @@ class Request:
     cropped afterwards. The length is `frames`, or `seconds` times `fps` (one frame or more), not both.
     `guidance` is the classifier-free guidance scale, 1 = none. `negative` takes the place of the null text.
     `seed` None draws one; the recipe of the clip tells it. `image` and `last_image` are files whose picture
-    becomes the first and the last frame. `draft` (width, height) draws the clip at that size and enlarges it.
+    becomes the first and the last frame; `at` are pictures at other times. `draft` (width, height) draws the
+    clip at that size and enlarges it.
     `expanded` is what the model is given instead of the prompt, None for the prompt itself.
     Raises InputError for values outside their range.
     """
@@ -57,6 +71,7 @@ class Request:
     last_image: Path | None = None
     draft: tuple[int, int] | None = None
     expanded: str | None = None
+    at: tuple[KeyFrame, ...] = ()
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -89,10 +104,11 @@ class Task:
     Clips are named by path and by the sha256 of the file. `backward` puts what an extension adds in front.
     `strength` is the noise level, 0 to 1, from which an edit starts. `keep` are the seconds of the clip that a
     recut keeps, from and to. `history_noise` is the noise level at which the model sees the known frames.
+    `mask` is a picture or clip, white where an inpainting draws anew.
     Raises InputError for values outside their range.
     """
 
-    verb: Literal["extend", "interpolate", "blend", "loop", "edit", "recut"]
+    verb: Literal["extend", "interpolate", "blend", "loop", "edit", "recut", "inpaint", "restyle"]
     clip: str
     clip_sha256: str
     second: str | None = None
@@ -101,6 +117,8 @@ class Task:
     strength: float | None = None
     keep: tuple[float, float] | None = None
     history_noise: float = 0.0
+    mask: str | None = None
+    mask_sha256: str | None = None
 
     def __post_init__(self) -> None:
         _check_real("strength", self.strength, (0.0, 1.0))
@@ -133,6 +151,7 @@ class Recipe:
     stopped: int | None = None
     task: Task | None = None
     draft: tuple[int, int] | None = None
+    at: tuple[KeyFrame, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -212,7 +231,14 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         last_image=None if request.last_image is None else str(request.last_image),
         last_image_sha256=None if request.last_image is None else file_sha256(request.last_image),
         draft=request.draft,
+        at=known_files(request.at),
     )
+
+
+def known_files(at: Sequence[KeyFrame]) -> tuple[KeyFrame, ...]:
+    """Key frames with the sha256 of their files, in order. Raises InputError for a file that cannot be read."""
+    ordered = sorted(at, key=lambda frame: frame.seconds)
+    return tuple(replace(frame, sha256=file_sha256(Path(frame.image))) for frame in ordered)
 
 
 def request_of(recipe: Recipe) -> Request:
@@ -231,6 +257,7 @@ def request_of(recipe: Recipe) -> Request:
         image=None if recipe.image is None else Path(recipe.image),
         last_image=None if recipe.last_image is None else Path(recipe.last_image),
         draft=recipe.draft,
+        at=recipe.at,
         expanded=None if recipe.expanded_prompt == recipe.prompt else recipe.expanded_prompt,
     )
 
@@ -262,6 +289,18 @@ def parse_strength(text: str) -> float:
         raise InputError(f"The strength {text!r} is neither a number from 0 to 1 nor {names}.") from error
     _check_real("strength", strength, (0.0, 1.0))
     return strength
+
+
+def parse_at(text: str) -> KeyFrame:
+    """A key frame from "1.5s=FILE" (the s may be left out). Raises InputError for anything else."""
+    time, equals, file = text.partition("=")
+    try:
+        seconds = float(time.strip().removesuffix("s"))
+    except ValueError:
+        seconds = math.nan
+    if not equals or not file or not math.isfinite(seconds):
+        raise InputError(f"The key frame {text!r} is not TIME=FILE; write for example 1.5s=picture.png.")
+    return KeyFrame(seconds, file)
 
 
 def parse_keep(text: str) -> tuple[float, float]:

@@ -70,8 +70,7 @@ def sample(
         condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
     noise_BCTHW = address_noise(model, recipes, grid, frame0)
     branches = Branches(model, text, condition, recipes[0].fps, noise_BCTHW, pictures)
-    unknown_B1T11 = ~condition.mask_BT[:, None, :, None, None]
-    denoise = guide_by(model, branches, recipes[0].guidance, unknown_B1T11)
+    denoise = guide_by(model, branches, recipes[0].guidance, condition.unknown)
     if remember is not None:
         denoise = remember(denoise)
     sampled = integrate(model, recipes[0], denoise, noise_BCTHW, on_step, start)
@@ -118,12 +117,12 @@ class Branches:
         known_B1T11 = self.condition.mask_BT[:, None, :, None, None]
         latent_BCTHW = torch.where(known_B1T11, self.seen_BCTHW, latent_BCTHW)
         timestep = self._timestep(process.timestep(sigma))
-        latent_BCTHW, known_B1T11 = _repeat(latent_BCTHW, times), _repeat(known_B1T11, times)
+        latent_BCTHW = _repeat(latent_BCTHW, times)
         clean_BCTHW = _repeat(self.condition.latent_BCTHW, times)
         fps_B = latent_BCTHW.new_full((len(latent_BCTHW),), self.fps)
         prediction = self.model.dit(latent_BCTHW, _repeat(timestep, times), self.text, fps_B=fps_B)
         x0_BCTHW = process.to_x0(prediction, latent_BCTHW, sigma)
-        return torch.where(known_B1T11, clean_BCTHW, x0_BCTHW)
+        return torch.where(_repeat(self.condition.unknown, times), x0_BCTHW, clean_BCTHW)
 
     def _timestep(self, timestep: Tensor) -> Tensor:
         """One per clip (the cheaper form), or one per latent frame when some are known."""
