@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mutoscope.errors import InputError
 from mutoscope.models.clip import PictureEncoder, build_clip, placed
@@ -54,6 +55,34 @@ def load_umt5(path: Path, device: str = "cpu", dtype: torch.dtype | None = None)
 
 def load_clip(path: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> PictureEncoder:
     """CLIP's vision half from a file or a folder. Raises InputError as `weights.wan.check` does."""
+    encoder, table, config = _clip(path)
+    encoder.load_state_dict(read_state(path, table, device, dtype), assign=True)
+    return PictureEncoder(placed(encoder), config["image_size"]).eval()
+
+
+def read_umt5_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """UMT5's tensors under transformers' names, as they are in the file, and its config.json."""
+    encoder, table = _umt5(read_shapes(path), told_beside(path))
+    return read_state(path, table, "cpu", None), told_by(encoder)
+
+
+def read_clip_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As `read_umt5_state`, for CLIP's vision half."""
+    encoder, table, _ = _clip(path)
+    state = read_state(path, table, "cpu", None)
+    return {CLIP_PREFIX + name.removeprefix(CLIP_PREFIX): tensor for name, tensor in state.items()}, told_by(
+        encoder
+    )
+
+
+def told_by(encoder: nn.Module) -> dict[str, Any]:
+    """The config.json of a module of transformers."""
+    config: Any = encoder.config
+    told: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
+    return told
+
+
+def _clip(path: Path) -> tuple[nn.Module, Table, dict[str, Any]]:
     told = told_beside(path)
     shapes = {key: shape for key, shape in read_shapes(path).items() if not key.startswith("text_")}
     prefix = CLIP_PREFIX if any(key.startswith(CLIP_PREFIX) for key in shapes) else ""
@@ -66,8 +95,7 @@ def load_clip(path: Path, device: str = "cpu", dtype: torch.dtype | None = None)
         name: Place(prefix + name.removeprefix(inner), tuple(tensor.shape)) for name, tensor in names.items()
     }
     check(_without_ignored(shapes), table)
-    encoder.load_state_dict(read_state(path, table, device, dtype), assign=True)
-    return PictureEncoder(placed(encoder), config["image_size"]).eval()
+    return encoder, table, config
 
 
 def clip_config(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Any]:

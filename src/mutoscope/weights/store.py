@@ -28,6 +28,7 @@ from mutoscope.models.dit import DiT, DiTConfig
 from mutoscope.models.text import Text, TextConfig, TextEncoder
 from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.weights.card import ModelCard
+from mutoscope.weights.library import located, recorded_hashes
 from mutoscope.weights.quantise import dequantise, quantise, scale_shape
 
 Storage = Literal["fp32", "fp16", "int8"]
@@ -204,10 +205,20 @@ def _may_be_replaced(folder: Path) -> bool:
     return folder.is_dir() and ((folder / "model.json").is_file() or not any(folder.iterdir()))
 
 
+def _place(name_or_path: str | Path) -> Path:
+    """The folder of a model; it is not looked into."""
+    return BUILT_IN / name_or_path if str(name_or_path) in built_in() else located(name_or_path)
+
+
+def recorded_files(folder: Path) -> dict[str, str]:
+    """sha256 of the files of a model as they were when it was made or came."""
+    return _open(folder)[1].files if (folder / "model.json").is_file() else recorded_hashes(folder)
+
+
 def _wan(name_or_path: str | Path) -> Path | None:
     """The folder, when it holds Wan's weights and not a model of ours."""
-    folder = Path(name_or_path)
-    if str(name_or_path) in built_in() or not folder.is_dir() or (folder / "model.json").is_file():
+    folder = _place(name_or_path)
+    if not folder.is_dir() or (folder / "model.json").is_file():
         return None
     from mutoscope.weights.wan_folder import looks_like_wan  # stands on this file
 
@@ -217,7 +228,7 @@ def _wan(name_or_path: str | Path) -> Path | None:
 def _open(name_or_path: str | Path) -> tuple[Path, Record]:
     """The folder of a model and its checked model.json."""
     known = built_in()
-    folder = BUILT_IN / name_or_path if str(name_or_path) in known else Path(name_or_path)
+    folder = _place(name_or_path)
     if folder.is_file():
         raise InputError(f"{folder} is a file; a model is a folder with a model.json, give that folder.")
     if not (folder / "model.json").is_file():

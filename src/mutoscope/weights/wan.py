@@ -19,15 +19,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from mutoscope.config import from_dict
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.vace import VaceConfig, VaceDiT
 from mutoscope.models.wan_image import ImageDiT, ImageDiTConfig
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE, WanVAEConfig
 
-Layout = Literal["diffusers", "original"]
+Layout = Literal["diffusers", "original", "mutoscope"]
 Shape = tuple[int, ...]
 M = TypeVar("M", bound=nn.Module)
+K = TypeVar("K")
+OUR_KINDS: dict[str, type] = {
+    "DiT": DiTConfig,
+    "ImageDiT": ImageDiTConfig,
+    "VaceDiT": VaceConfig,
+    "WanVAE": WanVAEConfig,
+}
 
 COMFY_PREFIX = "model.diffusion_model."
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
@@ -39,6 +47,8 @@ PROBES: dict[str, tuple[Literal["dit", "vae"], Layout]] = {
     "time_projection.1.weight": ("dit", "original"),
     "decoder.mid_block.resnets.0.norm1.gamma": ("vae", "diffusers"),
     "decoder.middle.0.residual.0.gamma": ("vae", "original"),
+    "blocks.0.text_attention.query.weight": ("dit", "mutoscope"),
+    "decoder.middle.first.norm1.weight": ("vae", "mutoscope"),
 }
 RELATIVES = {"motion_encoder.": "Animate", "face_adapter.": "Animate", "casual_audio_encoder.": "S2V"}
 
@@ -147,6 +157,9 @@ def dit_table(config: DiTConfig, layout: Layout, prefix: str = "") -> Table:
     table = {}
     for name, tensor in blank_dit(config).state_dict().items():
         shape = tuple(tensor.shape)
+        if layout == "mutoscope":
+            table[name] = Place(prefix + name, shape)
+            continue
         if name.endswith("embed.weight"):  # a convolution in the files, a linear map of patches here
             shape = (shape[0], shape[1] // math.prod(config.patch), *config.patch)
         elif name.endswith(("table", "places")):
@@ -176,6 +189,8 @@ def vae_table(config: WanVAEConfig, layout: Layout, prefix: str = "") -> Table:
             names |= {f"{ours}.{row[0]}": f"{theirs}.{row[column]}" for row in VAE_BLOCK}
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in WanVAE(config).state_dict().items()}
+    if layout == "mutoscope":
+        return {name: Place(prefix + name, shape) for name, shape in shapes.items()}
     table = {}
     for name, shape in shapes.items():
         key = prefix + renamed(name, names)
@@ -293,6 +308,27 @@ def vae_config(shapes: Mapping[str, Shape], form: Form) -> WanVAEConfig:
     raise InputError(f"A Wan VAE with {channels} latent channels is not known; they have 16 or 48.")
 
 
+def vae_config_at(path: Path, shapes: Mapping[str, Shape], form: Form) -> WanVAEConfig:
+    """The configuration that the config.json beside the weights tells, else as `vae_config`."""
+    told = told_beside(path)
+    if form.layout == "mutoscope":
+        return our_config_told(WanVAEConfig, told, path)
+    return vae_config_told(told) or vae_config(shapes, form)
+
+
+def our_config_told(kind: type[K], told: Mapping[str, Any], path: Path) -> K:
+    """The configuration in a config.json of ours. Raises InputError when there is none of this kind."""
+    name = told.get("_class_name")
+    cls = OUR_KINDS.get(name) if isinstance(name, str) else None
+    if cls is None or not issubclass(cls, kind):
+        raise InputError(
+            f"{path} has our names but no config.json of ours beside it; convert the model again."
+        )
+    config = from_dict(cls, {key: value for key, value in told.items() if key != "_class_name"}, str(path))
+    assert isinstance(config, kind)
+    return config
+
+
 def vae_config_told(told: Mapping[str, Any]) -> WanVAEConfig | None:
     """The configuration that a config.json of diffusers' AutoencoderKLWan tells; None when it tells none."""
     if "base_dim" not in told or "latents_mean" not in told:
@@ -360,7 +396,7 @@ def shaped_as_ours(name: str, tensor: Tensor) -> Tensor:
     if name in ("embed.weight", "control_embed.weight"):
         return tensor.flatten(1)
     if last[-1] in ("table", "places"):
-        return tensor[0]
+        return tensor.flatten(0, -2)
     return tensor.flatten() if "norm" in last[0] else tensor
 
 
@@ -438,7 +474,10 @@ def load_dit(
 
 def dit_config_at(path: Path, shapes: Mapping[str, Shape], form: Form, heads: int | None = None) -> DiTConfig:
     """As `dit_config`, with what the config.json beside the weights tells and shapes do not."""
-    hinted = told_beside(path).get("vace_layers")
+    told = told_beside(path)
+    if form.layout == "mutoscope":
+        return our_config_told(DiTConfig, told, path)
+    hinted = told.get("vace_layers")
     places = tuple(hinted) if isinstance(hinted, list) else None
     return dit_config(shapes, form, heads or heads_of(path), places)
 
@@ -478,7 +517,7 @@ def load_vae(
     form = detect(shapes)
     if form.part != "vae":
         raise InputError(f"{path} holds a Wan DiT, not a VAE; give the folder or file of the VAE.")
-    config = config or vae_config_told(told_beside(Path(path))) or vae_config(shapes, form)
+    config = config or vae_config_at(Path(path), shapes, form)
     table = vae_table(config, form.layout, form.prefix)
     check(shapes, table)
     with torch.device("meta"):

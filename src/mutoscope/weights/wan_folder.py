@@ -36,6 +36,7 @@ from mutoscope.weights.wan import (
     load_vae,
     named,
     read_shapes,
+    told_beside,
     weight_files,
 )
 from mutoscope.weights.wan_settings import SETTINGS, name_of
@@ -74,9 +75,13 @@ def part_of(unit: Path) -> str | None:
     """Which part of a Wan model a file is, None for another's."""
     shapes = read_shapes(unit)
     try:
-        return encoder_kind(shapes) or detect(shapes).part
+        kind = encoder_kind(shapes)
+        form = detect(shapes) if kind is None else None
     except InputError:
         return None
+    if form is not None and form.layout == "mutoscope" and "_class_name" not in told_beside(unit):
+        return None  # of a model of ours
+    return kind or (form.part if form is not None else None)
 
 
 def survey(folder: Path) -> Parts:
