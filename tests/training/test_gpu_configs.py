@@ -22,9 +22,9 @@ def test_the_transformer() -> None:
         parameters = sum(weight.numel() for weight in DiT(DIT_PRESETS[config.size]).parameters())
     assert 24e6 < parameters < 32e6
     rehearsal = load_config(
-        TrainDiTConfig, CONFIGS / "dit-small-gpu.toml", ("device=cpu", "compile=false", "world.workers=0")
+        TrainDiTConfig, CONFIGS / "dit-small-gpu.toml", ("device=cpu", "compile=true", "world.workers=0")
     )
-    assert (rehearsal.device, rehearsal.compile, rehearsal.world.workers) == ("cpu", False, 0)
+    assert (rehearsal.device, rehearsal.compile, rehearsal.world.workers) == ("cpu", True, 0)
 
 
 def test_the_vae() -> None:
