@@ -1,0 +1,164 @@
+"""The verbs of storyboards, characters and repainting."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mutoscope.commands.generating import _make_from, _request
+from mutoscope.commands.options import (
+    Follow,
+    Fps,
+    Json,
+    ModelName,
+    Output,
+    Prompt,
+    Quiet,
+    Seed,
+    Size,
+    Source,
+    Steps,
+)
+from mutoscope.errors import InputError
+
+
+def inpaint(
+    clip: Source,
+    prompt: Prompt = "",
+    *,
+    mask: Annotated[
+        Path, typer.Option(metavar="FILE", help="A picture or clip of the clip's size, white = draw anew.")
+    ],
+    strength: Annotated[str, typer.Option(help="0 to 1; below 1 what was there shines through.")] = "1",
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a part of a clip anew and leave the rest as it is."""
+    from mutoscope.generation.request import Task, file_sha256, parse_strength
+
+    request = _request(prompt, None, size, fps, steps, guidance, seed)
+    task = Task(
+        "inpaint",
+        str(clip),
+        file_sha256(clip),
+        strength=parse_strength(strength),
+        mask=str(mask),
+        mask_sha256=file_sha256(mask),
+    )
+    _make_from(request, task, output, model, as_json, quiet)
+
+
+def restyle(
+    clip: Source,
+    style: Annotated[str, typer.Argument(help="How it is to look, in quotes.")],
+    strength: Annotated[str, typer.Option(help="0 to 1, or subtle, mild or strong.")] = "0.6",
+    output: Output = None,
+    model: ModelName = "tiny",
+    size: Size = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    guidance: Follow = None,
+    seed: Seed = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a clip again with its own prompt and another look."""
+    from mutoscope.generation.request import Task, file_sha256, parse_strength
+
+    request = _request(style, None, size, fps, steps, guidance, seed)
+    if not request.prompt:
+        raise InputError('The style is empty; say how the clip is to look, for example "at night".')
+    task = Task("restyle", str(clip), file_sha256(clip), strength=parse_strength(strength))
+    _make_from(request, task, output, model, as_json, quiet)
+
+
+def storyboard(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Cards at times, as TOML or JSON.")
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option(metavar="PROMPT", help='Cards from a prompt: "First ..., then ...".')
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Length of the clip that --plan makes.")] = 6.0,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write the cards of --plan and make no clip.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write the clip.")
+    ] = Path("storyboard.mp4"),
+    model: ModelName = "tiny",
+    quiet: Quiet = False,
+) -> None:
+    """Make a clip from cards: shots, cuts and morphs."""
+    from mutoscope.config import write_json
+    from mutoscope.generation.naming import check_place
+    from mutoscope.terminal import Say
+
+    if (file is None) == (plan is None):
+        raise InputError("storyboard takes a FILE of cards or --plan PROMPT; give one of them.")
+    check_place(output)
+    from mutoscope.generation.characters import cast_board
+    from mutoscope.generation.storyboard import make_storyboard, plan_shots, read_storyboard
+
+    board = read_storyboard(file) if file is not None else plan_shots(plan or "", seconds)
+    say = Say(quiet=quiet)
+    if write is not None:
+        say.result(write_json(write, board), {})
+        say.note(
+            "saved", f"{len(board.cards)} cards in {write}; make them with `mutoscope storyboard {write}`"
+        )
+        return
+    from mutoscope.making import open_model
+    from mutoscope.terminal import Progress
+
+    loaded = open_model(model, say)
+    board = cast_board(board, board.fps or loaded.card.defaults.fps)
+    parts = output.with_name(f".{output.stem}.shots")
+    start = time.perf_counter()
+
+    def tell(shot: int, shots: int, there: bool) -> None:
+        say.note("shot", f"{shot} of {shots}" + (", made by an earlier run" if there else ""))
+
+    with Progress(say, loaded.vae) as progress:
+        make_storyboard(loaded, board, parts, progress, tell).save(output)
+    say.result(output, {})
+    say.note(
+        "saved", f"{output} in {time.perf_counter() - start:.1f} s; {parts} keeps its shots for the next run"
+    )
+
+
+def character_add(
+    name: Annotated[str, typer.Argument(help="A word; prompts say @NAME.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A picture or clip; its first frame is kept.")],
+    description: Annotated[str, typer.Option("--as", metavar="TEXT", help='As in "a small red ball".')],
+) -> None:
+    """Keep a character under a name, for @NAME in prompts."""
+    from mutoscope.generation.characters import add_character
+    from mutoscope.terminal import Say
+
+    made = add_character(name, file, description)
+    Say().note("saved", f"@{made.name}: {made.description}, {made.picture}")
+
+
+def character_list() -> None:
+    """Show the characters."""
+    from mutoscope.generation.characters import list_characters
+    from mutoscope.terminal import Say
+
+    rows = {f"@{character.name}": character.description for character in list_characters()}
+    Say().table(dict(rows) or {"none": "no characters yet; `mutoscope character add NAME FILE --as TEXT`"})
+
+
+def character_rm(name: Annotated[str, typer.Argument(help="Its name.")]) -> None:
+    """Forget a character."""
+    from mutoscope.generation.characters import remove_character
+
+    remove_character(name.removeprefix("@"))
