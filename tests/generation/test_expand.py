@@ -76,7 +76,8 @@ def test_200_prompts_keep_every_stated_fact() -> None:
         assert lost(meant, said) == (), (prompt, expansion.text, lost(meant, said))
         assert parse(expansion.text)[1] == (), expansion.text
         unchanged += [prompt] * (expansion.text == prompt)
-    assert unchanged == []
+    assert all(parse(prompt)[1] == () for prompt in unchanged)
+    assert len(unchanged) < 20
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -86,6 +87,25 @@ def test_what_is_added_can_be_seen_and_is_little(seed: int) -> None:
     assert set(kinds) <= {"colour", "direction", "background"}
     assert kinds["colour"] in VISIBLE_ON[kinds["background"]]
     assert 3 <= len(expansion.text.split()) <= 20
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a red ball rolls to the right", "A blue box stands still, and a green star rises at night."]
+)
+def test_a_caption_is_kept_word_for_word(prompt: str) -> None:
+    assert expand(prompt).text == prompt
+    assert expand(prompt, kind="detailed").text != prompt
+
+
+@pytest.mark.parametrize(
+    "prompt", ["red ball right", "a scarlet sphere rolls to the right", "a red ball rols right"]
+)
+def test_other_words_are_made_usual_and_nothing_is_added(prompt: str) -> None:
+    for seed in range(6):
+        expansion = expand(prompt, seed)
+        assert expansion.added == ()
+        assert expansion.text.lower().startswith("a red ball ")
+        assert len(expansion.text.split()) <= 8
 
 
 def test_the_same_seed_gives_the_same_text_and_others_give_others() -> None:
@@ -159,7 +179,7 @@ def test_shots_keep_their_own_facts(prompt: str) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "word"),
-    [("red ball rolls behind a blue box", "behind"), ("a red ball hits a blue ball", "hit"),
+    [("red ball rolls behind a blue box", "behind"), ("red ball hits a blue ball", "bump"),
      ("a red ball in neon", "neon"), ("a red ball, the camera zooms out", "out"),
      ("a red ball with a hat", "hat"), ("a clay ball falls", "fall")],
 )  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mutoscope.world import words as vocabulary
 from mutoscope.world.captions import Kind, parse, tell
 from mutoscope.world.facts import OPPOSITE, Fact, Thing, Truth
 from mutoscope.world.palette import VISIBLE_ON
@@ -25,7 +26,7 @@ from mutoscope.world.words import (
     STYLE_WORDS,
 )
 
-DRAWS = 48  # captions tried for one that says what is stated and little else
+DRAWS = 40  # captions tried for one that says what is stated and little else
 MATCHED = 5  # things up to which every way of pairing them is tried
 CUT = re.compile(r"[\s,.;]*\b(?:shot\s*\d+\b|(?:then\s+)?cut to\b|next shot\b)[\s:,.–-]*", re.IGNORECASE)
 FIRST = re.compile(r"\bshot\s*1\b[\s:,.–-]*", re.IGNORECASE)
@@ -63,9 +64,9 @@ class Expansion:
 def expand(prompt: str, seed: int = 0, kind: Kind = "medium", picture: bool = False) -> Expansion:
     """The caption of a prompt: a pure function of its arguments.
 
-    kind: "medium" adds colour, motion and background where they are open; "detailed" sizes and places too.
-    picture: of one frame, where nothing moves. A prompt in which nothing of the world is named is kept word
-    for word, as is one that no caption can say.
+    kind: "medium" adds little: colours and motions where they are open, and then a background; "detailed" sizes and
+    places too. picture: of one frame, where nothing moves. Kept word for word are a prompt that is such a caption
+    already, one in which nothing of the world is named, and one that no caption can say.
     """
     numbered = number_shots(prompt)
     stated, unknown = parse(numbered)
@@ -73,6 +74,8 @@ def expand(prompt: str, seed: int = 0, kind: Kind = "medium", picture: bool = Fa
     drafts = draft(stated)
     if not stated or (unknown and not drafts):
         return Expansion(prompt, prompt, stated, (), unknown, _notes(drafts, stated, unknown))
+    if kind != "detailed" and not unknown and is_caption(prompt, drafts, picture):
+        return Expansion(prompt, prompt, stated, (), (), _notes(drafts, stated, ()))
     text = _best(numbered, stated, drafts or {0: {}}, (kind, picture), rng) or prompt
     added = lost(parse(text)[0], stated)
     return Expansion(prompt, text, stated, added, unknown, _notes(drafts, stated, unknown))
@@ -161,18 +164,20 @@ def _best(
     """The caption with the least beyond what is wanted; the plain rendering when no caption has all that is stated."""
     kind, picture = style
     told = complete(prompt, stated, drafts, picture, rng)
-    wanted = [*stated, *_wanted(told)]
-    best, fewest = None, 10**6
-    for _ in range(DRAWS):
-        text = tell(told, kind, rng)
+    wanted = [*stated, *_wanted(told, _vague(drafts, picture))]
+    best, least = None, (10**6, 0)
+    for draw in range(
+        DRAWS
+    ):  # short captions are as common in training as medium ones, and say no more than they must
+        text = tell(told, "short" if kind == "medium" and draw % 2 == 0 else kind, rng)
         said = parse(text)[0]
         if lost(stated, said) or not _shots_kept(prompt, text):
             continue
         beyond = 0 if kind == "detailed" else len(lost(said, wanted))
-        amiss = beyond + len(lost(wanted, said))
-        if amiss < fewest:
-            best, fewest = text, amiss
-        if amiss == 0:
+        amiss = beyond + len(lost(wanted, said)), len(_words(text) - USUAL)
+        if amiss < least:
+            best, least = text, amiss
+        if kind == "detailed" or amiss == (0, 0):
             break
     if best is not None:
         return best
@@ -180,10 +185,60 @@ def _best(
     return plain if not lost(stated, parse(plain)[0]) and _shots_kept(prompt, plain) else None
 
 
-def _wanted(told: Truth) -> list[Fact]:
-    """What a caption should say although nobody asked: who moves how, and where."""
+def is_caption(prompt: str, drafts: Drafts, picture: bool) -> bool:
+    """Whether a prompt is worded as training captions are, and leaves no colour or motion open."""
+    said = re.findall(r"[\w-]+", prompt.lower())
+    articles, verbs = sum(word in ("a", "an", "the") for word in said), sum(word in VERBS for word in said)
+    moving = sum("direction" in each for each in drafts.values())
+    worded = articles >= len(drafts) and verbs >= moving and set(said) <= WRITTEN
+    return worded and not _vague(drafts, picture)
+
+
+def _vague(drafts: Drafts, picture: bool) -> bool:
+    """Whether an object has no colour, or neither a motion nor a place beside another."""
+    moves = {"direction", "event", "relation"}
+    beside = {j for _, _, j in _relations(drafts)}
+    return not drafts or any(
+        "colour" not in each or not (picture or moves & each.keys() or index in beside)
+        for index, each in drafts.items()
+    )
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[\w-]+", text.lower()))
+
+
+TABLES = [
+    getattr(vocabulary, f"{name}_WORDS")
+    for name in ("COLOUR", "SHAPE", "SIZE", "BACKGROUND", "RELATION", "MATERIAL", "CAMERA", "STYLE")
+] + [vocabulary.SIDEWAYS, vocabulary.TO_SIDE, vocabulary.VERTICAL, vocabulary.STILL, vocabulary.PASSES]
+TABLES += [vocabulary.ENTERS, vocabulary.LEAVES, vocabulary.NUMBERS]
+LISTS = (vocabulary.BOUNCES, vocabulary.LANDS, vocabulary.FALLS, vocabulary.HOPS, vocabulary.HITS)
+GRAMMAR = _words("a an the and is with hat passes shot 1 2 3 one two three eye eyes")
+WRITTEN = GRAMMAR.union(  # all words of captions
+    *(_words(phrase) for table in TABLES for phrases in table.values() for phrase in phrases),
+    *(_words(phrase) for phrases in LISTS for phrase in phrases),
+)
+VERBS = {"bumps"} | {
+    phrase.removeprefix("is ").split()[0]
+    for phrases in (
+        *LISTS,
+        *vocabulary.SIDEWAYS.values(),
+        *vocabulary.VERTICAL.values(),
+        *vocabulary.STILL.values(),
+    )
+    for phrase in phrases
+}
+USUAL = GRAMMAR.union(  # the usual ones
+    *(_words(phrases[0]) for table in TABLES for phrases in table.values()),
+    *(_words(phrases[0]) for phrases in LISTS),
+)
+
+
+def _wanted(told: Truth, vague: bool) -> list[Fact]:
+    """What a caption should say although nobody asked: who moves how, and of a vague prompt where."""
     shots = told.shots or (told,)
-    found = [Fact("background", None, shot.background) for shot in shots]
+    found = [Fact("background", None, shot.background) for shot in shots if vague or told.shots]
     for index, thing in enumerate(told.things):
         found += [Fact("colour", index, thing.colour), Fact("shape", index, thing.shape)]
         found += [
