@@ -21,6 +21,7 @@ from mutoscope.commands import (
     learning,
     modelling,
     planning,
+    storyboarding,
     upscaling,
     verifying,
     worlds,
@@ -38,12 +39,14 @@ app = typer.Typer(
 train = typer.Typer(help="Train a model.", rich_markup_mode=None)
 data = typer.Typer(help="Prepare clips for training.", rich_markup_mode=None)
 models = typer.Typer(help="List, fetch, convert and check models.", rich_markup_mode=None)
+character = typer.Typer(help="Keep characters for @NAME in prompts.", rich_markup_mode=None)
 jobs = typer.Typer(help="See and stop the jobs of the server.", rich_markup_mode=None)
 keys = typer.Typer(help="Make and end the API keys of the server.", rich_markup_mode=None)
 app.add_typer(train, name="train")
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(jobs, name="jobs")
+app.add_typer(character, name="character")
 app.add_typer(keys, name="keys")
 
 app.command()(generating.generate)
@@ -54,6 +57,12 @@ app.command()(generating.blend)
 app.command()(generating.loop)
 app.command()(generating.edit)
 app.command()(generating.recut)
+app.command()(storyboarding.inpaint)
+app.command()(storyboarding.restyle)
+app.command()(storyboarding.storyboard)
+character.command("add")(storyboarding.character_add)
+character.command("list")(storyboarding.character_list)
+character.command("rm")(storyboarding.character_rm)
 app.command()(generating.info)
 app.command()(generating.reproduce)
 app.command()(planning.plan)

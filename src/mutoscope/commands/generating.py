@@ -109,6 +109,10 @@ def generate(
     check_place(output)
     check_expander(expander)
     say = Say(as_json, quiet)
+    if "@" in request.prompt:
+        from mutoscope.generation.characters import cast
+
+        request = cast(request)
     if not no_expand:
         request = expanded(request, model, expander, say)
     from mutoscope.making import make, open_model, tell_what_is_not_read  # torch, once nothing is amiss
@@ -290,6 +294,10 @@ def _request(
     from mutoscope.generation.request import Request, parse_size
 
     width, height = parse_size(size) if size is not None else (None, None)
+    if "@" in prompt:
+        from mutoscope.generation.characters import named
+
+        prompt = named(prompt)[0]  # in words; the clip itself shows who it is
     return Request(prompt.strip(), width, height, None, fps, steps, guidance, seed=seed, seconds=seconds)
 
 
