@@ -76,7 +76,7 @@ def test_a_mistake_is_told_and_the_prompt_kept(page: Any) -> None:
     page.locator("#form").evaluate("form => (form.noValidate = true)")
     page.locator("#seconds").fill("1000")
     page.get_by_role("button", name="Make video").click()
-    page.get_by_role("alert").get_by_text("seconds is 1000").wait_for()
+    page.get_by_role("alert").get_by_text("1000 is no length in seconds").wait_for()
     assert page.get_by_role("textbox", name="What is to be seen?").input_value() == "kept"
 
 

@@ -176,7 +176,7 @@ class CharacterReference(Strict):
 class Knobs(Strict):
     """Our additions to the old API, for `extra_body`."""
 
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1), BeforeValidator(_whole)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(_whole)] | None = None
     negative_prompt: Text = ""
     guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     steps: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)] | None = None

@@ -167,23 +167,46 @@ function showRow(video) {
   const end = row.querySelector("button");
   end.textContent = isActive(video) ? "Cancel" : "Dismiss";
   end.setAttribute("aria-label", `${end.textContent}: ${video.prompt.slice(0, 80)}`);
-  if (video.status === "in_progress") showPreview(video.id, row);
+  if (video.status === "in_progress") watch(video.id);
 }
 
-async function showPreview(id, row) {
-  const picture = row.querySelector("img");
-  if (picture.dataset.loading) return;
-  picture.dataset.loading = "yes";
+// Server-sent events by fetch, since the EventSource of browsers cannot send a key.
+const watched = new Set(); // ids whose events are being read
+
+async function watch(id) {
+  if (watched.has(id)) return;
+  watched.add(id);
   try {
-    const old = picture.src;
-    picture.src = await blob(`/v1/videos/${id}/content?variant=preview`);
+    const answer = await call(`/v1/videos/${id}/events`);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ""; ; ) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      text += value;
+      const blocks = text.split("\n\n");
+      text = blocks.pop();
+      blocks.forEach((block) => hear(id, block));
+    }
+  } catch {
+    // looking again and again goes on without it
+  } finally {
+    watched.delete(id);
+  }
+}
+
+function hear(id, block) {
+  const lines = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s, 2)));
+  if (!lines.data) return;
+  const data = JSON.parse(lines.data);
+  const row = rows.get(id);
+  if (lines.event === "preview" && row) {
+    const picture = row.querySelector("img");
+    picture.src = data.image_url;
     picture.hidden = false;
     row.querySelector(".blank").hidden = true;
-    if (old) URL.revokeObjectURL(old);
-  } catch {
-    // there is none yet
-  } finally {
-    delete picture.dataset.loading;
+  } else if (lines.event === "video" && videos.has(id)) {
+    learn(data);
+    render();
   }
 }
 
@@ -230,11 +253,11 @@ async function show(id) {
   state.open = id;
   $("detail-prompt").textContent = video.prompt;
   $("detail-note").textContent = video.note ?? "";
-  const parent = video.remixed_from_video_id ?? video.extended_from_video_id;
+  const parent = video.remixed_from_video_id ?? video.extended_from_video_id ?? video.edited_from_video_id;
   const facts = {
     Model: video.served_by, Size: video.size, Length: `${video.seconds} s, ${video.frames} frames at ${video.fps} per second`,
     Seed: video.seed, Steps: video.steps, Guidance: video.guidance, Sampler: video.sampler,
-    "Not to be seen": video.negative_prompt, Made: new Date(video.created_at * 1000).toLocaleString(),
+    "Not to be seen": video.negative_prompt, Strength: video.strength ?? "", Made: new Date(video.created_at * 1000).toLocaleString(),
     "Made from": parent ? videos.get(parent)?.prompt ?? parent : "", Id: video.id,
   };
   $("recipe").replaceChildren(...Object.entries(facts).filter(([, value]) => value !== "")
@@ -305,8 +328,10 @@ function startRemix(video) {
   state.remix = video.id;
   $("detail").close();
   $("remixing").hidden = false;
-  $("remixing-text").textContent = `Remix of “${video.prompt.slice(0, 80)}”: same noise, size and length.`;
+  $("remixing-text").textContent = `Remix of “${video.prompt.slice(0, 80)}”: same size and length.`;
   $("shape").hidden = $("pictures").hidden = true;
+  $("remix-how").hidden = false;
+  $("strength").value = "";
   $("submit").textContent = "Remix video";
   $("prompt").value = video.prompt;
   for (const id of ["seed", "steps", "guidance", "sampler", "negative"]) $(id).value = "";
@@ -318,6 +343,7 @@ function endRemix() {
   state.remix = null;
   $("remixing").hidden = true;
   $("shape").hidden = $("pictures").hidden = false;
+  $("remix-how").hidden = true;
   $("submit").textContent = "Make video";
 }
 $("remix-stop").onclick = () => (endRemix(), $("prompt").focus());
@@ -366,6 +392,7 @@ $("form").onsubmit = (event) => {
       if ($(id).value !== "") asked[name] = Number($(id).value);
     if ($("sampler").value) asked.sampler = $("sampler").value;
     if ($("negative").value.trim()) asked.negative_prompt = $("negative").value;
+    if (state.remix && $("strength").value) asked.strength = $("strength").value;
     learn(state.remix ? await post(`/v1/videos/${state.remix}/remix`, asked) : await create(asked));
     endRemix();
     $("prompt").value = "";
@@ -393,7 +420,7 @@ $("extend").onsubmit = (event) => {
   const video = videos.get(state.open);
   attempt(async () => {
     learn(await post("/v1/videos/extensions", {
-      prompt: video.prompt, seconds: $("extend-seconds").value, video: { id: video.id },
+      prompt: video.prompt, seconds: $("extend-seconds").value, video: { id: video.id }, ...($("extend-how").value && { [$("extend-how").value]: true }),
     }));
     $("detail").close();
     $("news").textContent = "The extension is in the queue";
