@@ -35,27 +35,36 @@ CODER_BYTES = 130
 FIRST_USE = 25 * 2**20
 """Bytes that libraries take when they are first used."""
 
-MATMUL_SHARE = 0.65
-"""Share of the machine's matmul rate that sampling reaches on small grids."""
+MATMUL_SHARE = 0.61
+"""Share of the machine's matmul rate that sampling reaches, besides what each block costs by being called."""
 
-DECODE_SHARE = 0.3
-"""Share of the machine's matmul rate that the VAE's decoder reaches; its blocks are narrow."""
+BLOCK_OPERATIONS = 3e8
+"""Operations of the matmul in the time that calling one block costs, however few its tokens."""
 
-PIXEL_OPERATIONS = 9000.0
-"""Operations of the matmul in the time that one pixel takes to be enlarged, rounded, converted and coded."""
+DECODE_SHARE = 1.25
+"""As MATMUL_SHARE for the decoder; above 1, since its operations are counted as if all were at 1/4 resolution."""
 
-PIXEL_DISK = 0.15
-"""Bytes of a written pixel, at crf 14; 0.05 to 0.3 by how much happens."""
+WRITE_OPERATIONS, ENLARGE_OPERATIONS = 6500, 7000
+"""Operations of the matmul in the time that one pixel takes to be rounded, converted and coded; to be enlarged."""
+
+PIXEL_DISK = 0.1
+"""Bytes of a written pixel of a clip, at crf 14; 0.05 to 0.3 by how much happens."""
+
+STILL_DISK = 2.0
+"""Bytes of a written pixel of a picture."""
+
+PROBE_SECONDS = 0.05
+"""How long the machine's speed is measured."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a clip will cost: peak bytes beyond the weights, floating-point operations, pixels, bytes on disk."""
+    """What a clip will cost: peak bytes beyond the weights, floating-point operations, bytes on disk."""
 
     memory: int
     sampling: float
     decoding: float
-    pixels: int
+    others: float  # what else takes time, as operations of the matmul in that time
     disk: int
 
     @property
@@ -78,37 +87,39 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     width, depth = model.dit.config.width, model.dit.config.depth
     itemsize = model.vae.latent_mean.element_size()
     pixels = recipe.frames * recipe.height * recipe.width
-    chunk = min(grid.frames, latent_frames_per_chunk(grid.height, grid.width)) * position
+    held_at_once = grid.frames if whole else cut[0].stop
+    chunk = min(held_at_once, latent_frames_per_chunk(grid.height, grid.width)) * position
     frame = recipe.height * recipe.width
     sampling = branches * tokens * width * TOKEN_FLOATS * itemsize
     decoding = chunk * LATENT_FLOATS * itemsize
     writing = PIXEL_BYTES * frame * min(recipe.frames, max(1, PIECE // frame))
     coder = CODER_BYTES * frame if recipe.frames > 1 else 0
     held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
-    evaluations = len(cut) * recipe.steps * (2 if recipe.sampler == "heun" else 1) * branches
+    calls = len(cut) * recipe.steps * (2 if recipe.sampler == "heun" else 1)
     dense = depth * width * (6 * width + 2 * model.dit.config.mlp_width)  # weights that every token passes
     forward = 2 * dense * tokens + 4 * depth * width * tokens**2
     detail = 8 * sum(parameter.numel() for parameter in model.vae.decoder.parameters())
     journal = (latents + recipe.steps * branches * tokens) * model.vae.latent_channels * 4
+    per_pixel = WRITE_OPERATIONS + (ENLARGE_OPERATIONS if recipe.draft else 0)
     return Plan(
         memory=int(max(sampling, decoding, writing) + coder + held + FIRST_USE),
-        sampling=float(evaluations * forward),
+        sampling=float(calls * branches * forward),
         decoding=float(detail * latents),
-        pixels=pixels,
-        disk=int(PIXEL_DISK * pixels) + journal,
+        others=float(calls * depth * BLOCK_OPERATIONS + pixels * per_pixel),
+        disk=int((PIXEL_DISK if recipe.frames > 1 else STILL_DISK) * pixels) + journal,
     )
 
 
 def seconds(cost: Plan) -> float:
-    """Expected seconds, from the best matmul rate seen on this machine in 20 ms."""
-    work = cost.sampling / MATMUL_SHARE + cost.decoding / DECODE_SHARE + cost.pixels * PIXEL_OPERATIONS
+    """Expected seconds, from the machine's matmul rate."""
+    work = cost.sampling / MATMUL_SHARE + cost.decoding / DECODE_SHARE + cost.others
     return work / matmul_rate()
 
 
 def matmul_rate() -> float:
-    """Operations a second of a small matmul, the best of 20 ms."""
+    """Operations a second of a small matmul, the best of PROBE_SECONDS."""
     left, right = torch.ones(256, 1024), torch.ones(1024, 256)
-    until, best = time.perf_counter() + 0.02, math.inf
+    until, best = time.perf_counter() + PROBE_SECONDS, math.inf
     while time.perf_counter() < until:
         start = time.perf_counter()
         torch.mm(left, right)
