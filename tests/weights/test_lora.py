@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT
-from mutoscope.weights.lora import fuse, parse_lora, read_lora, unfuse, with_loras
+from mutoscope.models.experts import Experts
+from mutoscope.weights.lora import experts_of, fuse, parse_lora, read_lora, unfuse, with_loras
 from mutoscope.weights.store import load
 from mutoscope.weights.wan import dit_table
 
@@ -260,3 +261,19 @@ def test_a_model_with_a_lora_has_an_identity_of_its_own(model_folder: Path, tmp_
     torch.testing.assert_close(with_lora.dit.head.weight, before + 1.0)
     other = with_loras(load(model_folder), [(tmp_path / "a.safetensors", 0.25)])
     assert len({model.card.sha256, with_lora.card.sha256, other.card.sha256}) == 3
+
+
+def test_of_two_experts_the_name_tells_which_one_is_meant(
+    model_folder: Path, tmp_path: Path, dit: DiT
+) -> None:
+    model = load(model_folder)
+    model.dit = Experts(dit, DiT(SMALL), 0.875)  # type: ignore[assignment]
+    assert experts_of(model.dit, Path("style.safetensors")) == [model.dit.high, model.dit.low]
+    assert experts_of(model.dit, Path("wan_low_noise.safetensors")) == [model.dit.low]
+    assert experts_of(dit, Path("wan_low_noise.safetensors")) == [dit]
+    before = [expert.head.weight.detach().clone() for expert in (model.dit.high, model.dit.low)]
+    path = tmp_path / "a_high_noise.safetensors"
+    style("comfy", tmp_path, halves(dit))[0].rename(path)
+    with_loras(model, [(path, 1.0)])
+    assert not torch.equal(model.dit.high.head.weight, before[0])
+    assert torch.equal(model.dit.low.head.weight, before[1])

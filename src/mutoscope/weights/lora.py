@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DiT
+from mutoscope.models.experts import Experts
 from mutoscope.weights.store import Model
 from mutoscope.weights.wan import PICKLES, Layout, dit_table, named, shaped_as_ours
 
@@ -164,9 +165,16 @@ def unfuse(dit: DiT, fused: Fused) -> None:
 
 
 def with_loras(model: Model, given: Sequence[tuple[Path, float]], allow_unmatched: bool = False) -> Model:
-    """The model with LoRAs fused into its DiT, in place; its sha256 tells of them, so that a recipe does too."""
-    loras = [(read_lora(path, model.dit, allow_unmatched), strength) for path, strength in given]
-    fuse(model.dit, loras, keep=False)
+    """The model with LoRAs fused into its DiT, in place; its sha256 tells of them, so that a recipe does too.
+
+    Of two experts each gets those that `experts_of` says.
+    """
+    together: dict[DiT, list[tuple[LoRA, float]]] = {}
+    for path, strength in given:
+        for dit in experts_of(model.dit, path):
+            together.setdefault(dit, []).append((read_lora(path, dit, allow_unmatched), strength))
+    for dit, loras in together.items():
+        fuse(dit, loras, keep=False)
     identity = hashlib.sha256(model.card.sha256.encode())
     for path, strength in given:
         file = path / "adapter_model.safetensors" if path.is_dir() else path
@@ -174,6 +182,14 @@ def with_loras(model: Model, given: Sequence[tuple[Path, float]], allow_unmatche
             identity.update(hashlib.file_digest(stream, "sha256").digest())
         identity.update(f"{strength!r}".encode())
     return replace(model, card=replace(model.card, sha256=identity.hexdigest()))
+
+
+def experts_of(dit: DiT | Experts, path: Path) -> list[DiT]:
+    """The DiTs that a file is for: of two experts the one for "high" or "low" noise in its name, else both."""
+    if not isinstance(dit, Experts):
+        return [dit]
+    high, low = "high" in path.name.lower(), "low" in path.name.lower()
+    return [expert for expert, meant in ((dit.high, high), (dit.low, low)) if meant or high == low]
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
