@@ -1,5 +1,9 @@
 """The world as a source of latents: what a cache would hold, made when it is asked for."""
 
+import multiprocessing
+import os
+import signal
+
 import pytest
 import torch
 
@@ -50,7 +54,11 @@ def test_other_processes_change_nothing(vae) -> None:
             assert one.prompts == other.prompts
             assert torch.equal(one.latent_BCTHW, other.latent_BCTHW)
             assert torch.equal(one.sigma_BT, other.sigma_BT)
+        for worker in multiprocessing.active_children():  # which they ignore, or die of while they start
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGTERM)
     helped.close()
+    assert multiprocessing.active_children() == []
 
 
 def test_words_belong_to_the_clip(vae) -> None:

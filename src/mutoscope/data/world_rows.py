@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from mutoscope.world.captions import Kind, caption
@@ -27,6 +33,19 @@ def make_rows(seeds: Sequence[int], mix: SceneMix, view: View, kinds: Sequence[K
     return [Row(scene, {kind: caption(scene, view, kind, 0) for kind in kinds}) for scene in scenes]
 
 
+def _stay_with_the_run(run: int) -> None:
+    """In a worker: signals to the whole group are for the run to answer; when it is gone, so is the worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(run,), daemon=True).start()
+
+
+def _leave_with(run: int) -> None:
+    while os.getppid() == run:
+        time.sleep(1.0)
+    os._exit(0)
+
+
 class RowMaker:
     """Rows of seeds, in this process or by `workers` others; what was expected is made while others wait."""
 
@@ -35,22 +54,27 @@ class RowMaker:
         self._coming: dict[tuple[int, ...], list[Future[list[Row]]]] = {}
         self._pool: ProcessPoolExecutor | None = None
         if workers:
-            self._pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            # Spawned, not forked: a fork of a process that has used a GPU cannot.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, context, _stay_with_the_run, (os.getpid(),))
 
     def expect(self, seeds: Sequence[int], mix: SceneMix, view: View) -> None:
         """Begin to make rows that will be asked for in these words."""
-        if self._pool is not None and tuple(seeds) not in self._coming:
-            parts = [list(seeds[start : start + PART]) for start in range(0, len(seeds), PART)]
+        if self._pool is None or tuple(seeds) in self._coming:
+            return
+        parts = [list(seeds[start : start + PART]) for start in range(0, len(seeds), PART)]
+        with contextlib.suppress(BrokenProcessPool):  # then they are made when they are asked for
             self._coming[tuple(seeds)] = [
                 self._pool.submit(make_rows, part, mix, view, self.kinds) for part in parts
             ]
 
     def rows(self, seeds: Sequence[int], mix: SceneMix, view: View) -> list[Row]:
-        """The rows of the seeds, in their order."""
-        if self._pool is None:
-            return make_rows(seeds, mix, view, self.kinds)
+        """The rows of the seeds, in their order; made here when a worker has died."""
         self.expect(seeds, mix, view)
-        return [row for part in self._coming.pop(tuple(seeds)) for row in part.result()]
+        try:
+            return [row for part in self._coming.pop(tuple(seeds)) for row in part.result()]
+        except (KeyError, BrokenProcessPool):
+            return make_rows(seeds, mix, view, self.kinds)
 
     def close(self) -> None:
         """End the other processes."""
