@@ -89,8 +89,8 @@ def _momentum(cast: Sequence[Seen | None], bodies: Sequence[Body], question: Que
     meeting = bodies[0].path[1][0] * fps
     came, left, size = np.zeros(2), np.zeros(2), 0.0
     for one, body in zip(cast, bodies, strict=True):
-        before = one and velocity(one.track, fps, 0, int(np.floor(meeting)))
-        after = one and velocity(one.track, fps, int(np.ceil(meeting)), last)
+        before = None if one is None else velocity(one.track, fps, 0, int(np.floor(meeting)))
+        after = None if one is None else velocity(one.track, fps, int(np.ceil(meeting)), last)
         if before is None or after is None:
             return LOST
         mass = body.diameter**2

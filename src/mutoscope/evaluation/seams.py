@@ -44,9 +44,11 @@ def _velocity_jump(seen: Observation, question: Question) -> float:
     """Of the first body, between the four frames before the seam and the four after it."""
     body, fps, seam = question.scene.shots[0].bodies[0], question.view.fps, question.exam.known
     one = next((found for found in seen.objects if found.colour == body.colour), None)
-    before = one and velocity(one.track, fps, seam - 4, seam - 1)
-    after = one and velocity(one.track, fps, seam, seam + 3)
-    if one is None or before is None or after is None:
+    if one is None:
+        return LOST
+    before = velocity(one.track, fps, seam - 4, seam - 1)
+    after = velocity(one.track, fps, seam, seam + 3)
+    if before is None or after is None:
         return LOST
     (places,) = positions([body.path], [0.0, 1.0])
     speed = max(CALM, float(np.linalg.norm(places[1, :2] - places[0, :2])))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -118,7 +119,7 @@ def beside(vae: VAE, known: Known) -> Tensor:
     latent_BCTHW = vae.encode(known.video_BCTHW)
     marks_BT = known.known_BT.to(latent_BCTHW)
     marks_BT = torch.cat([marks_BT[:, :1].expand(-1, vae.strides[0] - 1), marks_BT], dim=1)
-    marks_BCT = marks_BT.unflatten(1, (-1, vae.strides[0])).transpose(1, 2)
+    marks_BCT = rearrange(marks_BT, "b (t s) -> b s t", s=vae.strides[0])
     marks_BCTHW = marks_BCT[..., None, None].expand(-1, -1, -1, *latent_BCTHW.shape[3:])
     return torch.cat([marks_BCTHW, latent_BCTHW], dim=1)
 
@@ -132,8 +133,8 @@ def control(vae: VAE, video_BCTHW: Tensor, replaced_B1THW: Tensor) -> Tensor:
     kept_BCTHW = vae.encode(video_BCTHW * (1 - replaced_B1THW))
     other_BCTHW = vae.encode(video_BCTHW * replaced_B1THW)
     _, rows, columns = vae.strides
-    mask = replaced_B1THW[:, 0].unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # B F h r w c
-    mask_BCTHW = mask.permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
+    pattern = "b 1 t (h r) (w c) -> b (r c) t h w"
+    mask_BCTHW = rearrange(replaced_B1THW, pattern, r=rows, c=columns)
     size = kept_BCTHW.shape[2:]
     mask_BCTHW = functional.interpolate(mask_BCTHW, size=size, mode="nearest-exact")
     return torch.cat([kept_BCTHW, other_BCTHW, mask_BCTHW], dim=1)

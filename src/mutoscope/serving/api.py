@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Match
 
 from mutoscope import __version__
 from mutoscope.errors import InputError
-from mutoscope.serving import characters, feed, library, pages, videos
+from mutoscope.serving import cast, feed, listing, pages, videos
 from mutoscope.serving.desk import Desk
 from mutoscope.serving.openapi import (
     CLIPS,
@@ -79,7 +79,7 @@ def _add_making(app: FastAPI) -> None:
         _add(app, "POST", path, endpoint, VideoReply, asked | video_links())
     asked = body(CreateCharacter, {"video": CLIPS}, ["video"])
     path = "/v1/videos/characters"
-    _add(app, "POST", path, characters.create_character, CharacterReply, asked | character_links())
+    _add(app, "POST", path, cast.create_character, CharacterReply, asked | character_links())
 
 
 def _add(
@@ -99,11 +99,11 @@ def _add(
 
 def _add_looking(app: FastAPI) -> None:
     one = "/v1/videos/{video_id}"
-    _add(app, "GET", "/v1/videos", library.list_videos, PageReply)
-    _add(app, "GET", "/v1/videos/characters/{character_id}", characters.get_character, CharacterReply)
-    _add(app, "GET", one, library.retrieve_video, VideoReply)
-    _add(app, "DELETE", one, library.delete_video, DeletedReply)
-    _add(app, "POST", f"{one}/cancel", library.cancel_video, VideoReply)
+    _add(app, "GET", "/v1/videos", listing.list_videos, PageReply)
+    _add(app, "GET", "/v1/videos/characters/{character_id}", cast.get_character, CharacterReply)
+    _add(app, "GET", one, listing.retrieve_video, VideoReply)
+    _add(app, "DELETE", one, listing.delete_video, DeletedReply)
+    _add(app, "POST", f"{one}/cancel", listing.cancel_video, VideoReply)
     _add(app, "GET", "/v1/models", pages.list_models, ModelsReply)
     text: dict[int | str, dict[str, Any]] = {
         200: {"description": "Numbers", "content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -115,10 +115,10 @@ def _add_looking(app: FastAPI) -> None:
     for path, endpoint, answers in (
         (
             f"{one}/content",
-            library.download_content,
+            listing.download_content,
             files("video/mp4", "image/webp", "image/jpeg") | refused,
         ),
-        (f"{one}/recipe", library.download_recipe, files("application/json") | refused),
+        (f"{one}/recipe", listing.download_recipe, files("application/json") | refused),
         (f"{one}/events", feed.watch_video, events() | failures(*READING)),
         ("/metrics", pages.get_metrics, text | failures(401, 403)),
     ):

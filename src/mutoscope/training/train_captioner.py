@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from mutoscope.config import from_dict, read_table, to_dict, write_json
 from mutoscope.data.latents import Latents, Size
 from mutoscope.errors import InputError
-from mutoscope.evaluation.captions import (
+from mutoscope.evaluation.caption_facts import (
     f1_scores,
     judge_caption,
     not_taught,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mutoscope.evaluation.captions import f1_scores, judge_caption, not_taught, taught
+from mutoscope.evaluation.caption_facts import f1_scores, judge_caption, not_taught, taught
 from mutoscope.world.captions import Fact, caption, facts, parse, truth
 from mutoscope.world.scene import sample_scene
 from mutoscope.world.stage import EVERYTHING, View
