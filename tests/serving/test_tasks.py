@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mutoscope.generation.journal import Journal
 from mutoscope.serving.orders import Order
 from mutoscope.serving.tasks import Stopped, make
 from mutoscope.video import Video, read_recipe, read_video, write_video
@@ -37,7 +39,7 @@ def made(model: Model, inputs: Path, order: Order) -> Made:
         asked = Order(**{**vars(order), **sides, **changes})
         folder = inputs / "made"
         folder.mkdir(exist_ok=True)
-        make(model, asked, inputs, folder, lambda percent, x0: True)
+        make(model, asked, inputs, folder, lambda percent, x0: True, Journal(Path(mkdtemp(dir=inputs))))
         frames_THWC = read_video(folder / "video.mp4").frames_THWC.astype(int)
         assert len(frames_THWC) == asked.all_frames
         return frames_THWC
@@ -79,5 +81,5 @@ def test_a_loop_leads_from_the_end_to_the_start(made: Made, inputs: Path) -> Non
 def test_an_edit_stops_when_told(model: Model, inputs: Path, order: Order) -> None:
     asked = Order(**{**vars(order), "task": "edit", "strength": 1.0})
     with pytest.raises(Stopped):
-        make(model, asked, inputs, inputs, lambda percent, x0: False)
+        make(model, asked, inputs, inputs, lambda percent, x0: False, Journal(inputs))
     assert not (inputs / "recipe.json").exists()
