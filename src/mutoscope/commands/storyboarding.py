@@ -42,18 +42,10 @@ def inpaint(
     quiet: Quiet = False,
 ) -> None:
     """Draw a part of a clip anew and leave the rest as it is."""
-    from mutoscope.generation.request import Task, file_sha256, parse_strength
+    from mutoscope.generation.request import parse_strength, repaint
 
     request = _request(prompt, None, size, fps, steps, guidance, seed)
-    task = Task(
-        "inpaint",
-        str(clip),
-        file_sha256(clip),
-        strength=parse_strength(strength),
-        mask=str(mask),
-        mask_sha256=file_sha256(mask),
-    )
-    _make_from(request, task, output, model, as_json, quiet)
+    _make_from(request, repaint(clip, mask, parse_strength(strength)), output, model, as_json, quiet)
 
 
 def restyle(

@@ -4,26 +4,20 @@ Nothing here is called unless a user names an endpoint. Needs the extra `llm`; t
 ($OPENAI_API_KEY) and nowhere else.
 """
 
-import base64
-import io
 import json
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+from mutoscope.chat import KEY, check_address, connect, jpeg_url
 from mutoscope.data.recaption import Captions
 from mutoscope.errors import InputError
 from mutoscope.models.captioner import LENGTHS
 from mutoscope.video import Video
 
-if TYPE_CHECKING:
-    from openai import OpenAI
-
-KEY = "OPENAI_API_KEY"
 FAILURES = 5  # clips in a row after which the endpoint is given up
 QUESTION = """These {count} pictures are frames of one video clip of {seconds:.1f} seconds, in order of time.
 Describe the clip for the training of a text-to-video model: what is seen (colours, shapes, sizes, how many), how it
@@ -49,11 +43,7 @@ class Endpoint:
     price: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"The endpoint {self.url!r} is no address; write https://HOST/v1.")
-        if parts.username or parts.password:
-            raise InputError(f"The endpoint holds a password; take it out and put the key into ${KEY}.")
+        check_address(self.url)
         if self.timeout <= 0 or self.retries < 0 or min(self.parallel, self.frames, self.side) < 1:
             raise InputError(
                 "timeout must be above 0, retries 0 or more, parallel, frames and side at least 1."
@@ -97,7 +87,7 @@ class EndpointWriter:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.bill = endpoint, Bill(endpoint.price)
-        self.client = connect(endpoint)
+        self.client = connect(endpoint.url, endpoint.timeout, endpoint.retries, "Endpoints need")
         self.model = endpoint.model or self._first_model()
         self.by = f"{self.model} at {urlsplit(endpoint.url).netloc}"
         self._failed = 0
@@ -169,34 +159,13 @@ class EndpointWriter:
         )
 
 
-def connect(endpoint: Endpoint) -> "OpenAI":
-    """A client. Raises InputError when the extra is not installed."""
-    try:
-        from openai import OpenAI
-    except ImportError as error:
-        raise InputError("Endpoints need the openai package: pip install 'mutoscope[llm]'.") from error
-    return OpenAI(
-        base_url=endpoint.url,
-        api_key=os.environ.get(KEY) or "none",  # servers of one's own want none, but the client wants one
-        timeout=endpoint.timeout,
-        max_retries=endpoint.retries,
-    )
-
-
 def pictures_of(video: Video, endpoint: Endpoint) -> list[str]:
     """Frames evenly from the first to the last, as data URLs of JPEG pictures."""
     from PIL import Image
 
     count = min(endpoint.frames, video.frames)
     moments = [round(i * (video.frames - 1) / max(count - 1, 1)) for i in range(count)]
-    urls = []
-    for moment in moments:
-        picture = Image.fromarray(video.frames_THWC[moment])
-        picture.thumbnail((endpoint.side, endpoint.side))
-        data = io.BytesIO()
-        picture.save(data, "JPEG", quality=90)
-        urls.append(f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}")
-    return urls
+    return [jpeg_url(Image.fromarray(video.frames_THWC[moment]), endpoint.side) for moment in moments]
 
 
 def captions_in(answer: str) -> Captions | None:

@@ -10,7 +10,7 @@ import torch
 from mutoscope.evaluation.segments import FOREIGN, Bytes, Patch, Segments, segment
 from mutoscope.world.backdrop import paint_backdrop
 from mutoscope.world.palette import BACKDROPS
-from mutoscope.world.plays import PAN, ZOOM
+from mutoscope.world.plays import cameras
 from mutoscope.world.render import restyled
 from mutoscope.world.scene import PLAIN, Camera, View
 
@@ -54,18 +54,8 @@ def filmed(frames_THWC: Bytes, fps: float) -> tuple[Segments, str]:
 
 
 def _cameras(view: View) -> dict[str, Camera]:
-    """The cameras of world.plays, staged for the length of the clip; one that follows looks like a pan."""
-    seconds = max(PLAIN.seconds, (view.frames - 1) / view.fps)
-    speed, rate = PAN / seconds, float(np.log(ZOOM)) / seconds
-    return {
-        "static": Camera(),
-        "pan left": Camera("pan left", x=PAN / 2, vx=-speed, until=seconds),
-        "pan right": Camera("pan right", x=-PAN / 2, vx=speed, until=seconds),
-        "tilt up": Camera("tilt up", y=-PAN / 4, vy=speed / 2, until=seconds),
-        "tilt down": Camera("tilt down", y=PAN / 4, vy=-speed / 2, until=seconds),
-        "zoom in": Camera("zoom in", zoom=1 / ZOOM, rate=rate, until=seconds),
-        "zoom out": Camera("zoom out", zoom=1.0, rate=-rate, until=seconds),
-    }
+    """The cameras of the world, staged for the length of the clip; one that follows looks like a pan."""
+    return cameras(max(PLAIN.seconds, (view.frames - 1) / view.fps))
 
 
 @lru_cache(maxsize=128)

@@ -28,7 +28,16 @@ from mutoscope.generation.conditions import Condition, onto_grid
 from mutoscope.generation.generate import Start, decode, grid_of, record, sample
 from mutoscope.generation.inpaint import composite, latent_mask, read_mask
 from mutoscope.generation.plan import refuse_what_does_not_fit
-from mutoscope.generation.request import FRAMES, Recipe, Request, Task, file_sha256, fill, join
+from mutoscope.generation.request import (
+    FRAMES,
+    Recipe,
+    Request,
+    Task,
+    file_sha256,
+    fill,
+    join,
+    repaint,
+)
 from mutoscope.models.vae import VAE
 from mutoscope.video import Video, fit, fit_frames_rate, read_video, to_frames, to_tensor
 from mutoscope.weights.card import Defaults
@@ -120,18 +129,6 @@ def inpaint(
     starts from what was there. Raises InputError for a mask of another size or length, or all black.
     """
     return carry_out(model, settle(model, request, repaint(clip, mask, strength)), on_step)
-
-
-def repaint(clip: Path, mask: Path, strength: float) -> Task:
-    """The task of an inpainting. Raises InputError when a file cannot be read."""
-    return Task(
-        "inpaint",
-        str(clip),
-        file_sha256(clip),
-        strength=strength,
-        mask=str(mask),
-        mask_sha256=file_sha256(mask),
-    )
 
 
 def restyle(

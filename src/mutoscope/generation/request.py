@@ -278,6 +278,18 @@ def join(verb: Literal["interpolate", "blend"], first: Path, second: Path) -> Ta
     return Task(verb, str(first), file_sha256(first), str(second), file_sha256(second))
 
 
+def repaint(clip: Path, mask: Path, strength: float) -> Task:
+    """The task of an inpainting. Raises InputError when a file cannot be read."""
+    return Task(
+        "inpaint",
+        str(clip),
+        file_sha256(clip),
+        strength=strength,
+        mask=str(mask),
+        mask_sha256=file_sha256(mask),
+    )
+
+
 def parse_strength(text: str) -> float:
     """A strength from 0 to 1, or one of the names in STRENGTHS. Raises InputError for anything else."""
     if text.lower() in STRENGTHS:

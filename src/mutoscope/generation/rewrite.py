@@ -4,8 +4,6 @@ Nothing is asked unless the user asks for it. The address is $OPENAI_BASE_URL, t
 (else the first that is offered), the key $OPENAI_API_KEY and nowhere else. Needs the extra `llm`.
 """
 
-import base64
-import io
 import os
 import re
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from mutoscope.chat import check_address, connect, jpeg_url
 from mutoscope.errors import InputError
 from mutoscope.generation.expand import lost
 from mutoscope.world.captions import parse
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 Kind = Literal["world", "film"]
-URL, MODEL, KEY = "OPENAI_BASE_URL", "MUTOSCOPE_LLM_MODEL", "OPENAI_API_KEY"
+URL, MODEL = "OPENAI_BASE_URL", "MUTOSCOPE_LLM_MODEL"
 LONGEST = 2500  # characters of an answer
 SIDE = 768  # pixels of a picture that is shown
 REFUSAL = re.compile(r"^\W*(?:i(?:'m| am) sorry|sorry|i can(?:not|'t)|as an ai)", re.IGNORECASE)
@@ -64,11 +63,7 @@ class Chat:
     timeout: float = 20.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"The endpoint {self.url!r} is no address; write https://HOST/v1.")
-        if parts.username or parts.password:
-            raise InputError(f"The endpoint holds a password; take it out and put the key into ${KEY}.")
+        check_address(self.url)
 
 
 def chat_of_environment() -> Chat:
@@ -88,10 +83,9 @@ def rewrite(chat: Chat, prompt: str, kind: Kind, picture: Path | None = None) ->
     kind: "world" for the built-in model, whose answers are checked to keep every stated fact; "film" for Wan.
     Raises Unanswered when no usable answer comes, InputError when the openai package or the picture is missing.
     """
-    import_openai()
+    client = connect(chat.url, chat.timeout, 0, "--expander llm needs")
     import openai
 
-    client = connect(chat)
     told = (WORLD if kind == "world" else FILM) + (PICTURED if picture else "")
     content: list[Any] = [{"type": "text", "text": prompt}]
     if picture:
@@ -117,23 +111,6 @@ def rewrite(chat: Chat, prompt: str, kind: Kind, picture: Path | None = None) ->
     raise Unanswered(f"{urlsplit(chat.url).netloc} gave no usable answer ({fault}).")
 
 
-def import_openai() -> None:
-    """Raise InputError when the extra is not installed."""
-    try:
-        import openai  # noqa: F401
-    except ImportError as error:
-        raise InputError("--expander llm needs the openai package: pip install 'mutoscope[llm]'.") from error
-
-
-def connect(chat: Chat) -> "OpenAI":
-    from openai import OpenAI
-
-    # a server of one's own wants no key, but the client does
-    return OpenAI(
-        base_url=chat.url, api_key=os.environ.get(KEY) or "none", timeout=chat.timeout, max_retries=0
-    )
-
-
 def _first_model(client: "OpenAI") -> str:
     offered = [model.id for model in client.models.list().data]
     if not offered:
@@ -150,10 +127,7 @@ def shown(picture: Path) -> str:
             image = opened.convert("RGB")
     except (OSError, ValueError) as error:
         raise InputError(f"{picture} cannot be read as a picture; give a PNG or JPEG file.") from error
-    image.thumbnail((SIDE, SIDE))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return jpeg_url(image, SIDE)
 
 
 def cleaned(answer: str) -> str:

@@ -55,8 +55,13 @@ def _camera(kind: str, bodies: Sequence[Body], seconds: float) -> Camera:
             return Camera()
         _, x, _, vx, *_ = goers[0].path[0]
         return Camera("follow", x=x, vx=vx, until=10 * seconds)
+    return cameras(seconds)[kind]
+
+
+def cameras(seconds: float) -> dict[str, Camera]:
+    """Every camera but the one that follows somebody, by kind, staged for a clip of `seconds`."""
     speed, rate = PAN / seconds, float(np.log(ZOOM)) / seconds
-    cameras = {
+    return {
         "static": Camera(),
         "pan left": Camera("pan left", x=PAN / 2, vx=-speed, until=seconds),
         "pan right": Camera("pan right", x=-PAN / 2, vx=speed, until=seconds),
@@ -65,7 +70,6 @@ def _camera(kind: str, bodies: Sequence[Body], seconds: float) -> Camera:
         "zoom in": Camera("zoom in", zoom=1 / ZOOM, rate=rate, until=seconds),
         "zoom out": Camera("zoom out", zoom=1.0, rate=-rate, until=seconds),
     }
-    return cameras[kind]
 
 
 def _cast(
