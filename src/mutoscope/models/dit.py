@@ -105,14 +105,21 @@ class Block(nn.Module):
             zero_init(self.text_attention.out)  # the one branch without a gate
 
     def forward(
-        self, x_SD: Tensor, modulation_F6D: Tensor, layout: Layout, rope: Tensor, text: TextCache, index: int
+        self,
+        x_SD: Tensor,
+        modulation_F6D: Tensor,
+        layout: Layout,
+        rope: Tensor,
+        key_SD: Tensor,
+        value_SD: Tensor,
+        text_layout: Layout,
     ) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation_F6D + self.table).unbind(1)
         y = modulated_norm(x_SD, shift1, scale1, layout)
         y = self.attention(y, *self.attention.keys_values(y, rope), layout, layout, rope)
         x = gated_sum(x_SD, y, gate1, layout)
         y = self.text_norm(x)
-        x = x + self.text_attention(y, text.keys[index], text.values[index], layout, text.layout)
+        x = x + self.text_attention(y, key_SD, value_SD, layout, text_layout)
         y = self.mlp(modulated_norm(x, shift2, scale2, layout))
         return gated_sum(x, y, gate2, layout)
 
@@ -296,8 +303,8 @@ class DiT(nn.Module):
     ) -> Tensor:
         """The blocks and the head, on a row of any layout: (S, values of a patch)."""
         modulation_F6D = self.modulation(F.silu(condition_FD)).view(-1, 6, self.config.width)
-        for index, block in enumerate(self._blocks()):
-            x_SD = block(x_SD, modulation_F6D, layout, rope, text, index)
+        for block, key_SD, value_SD in zip(self._blocks(), text.keys, text.values, strict=True):
+            x_SD = block(x_SD, modulation_F6D, layout, rope, key_SD, value_SD, text.layout)
         shift_FD, scale_FD = (condition_FD[:, None] + self.table).unbind(1)
         patches_SC: Tensor = self.head(modulated_norm(x_SD, shift_FD, scale_FD, layout))
         return patches_SC
@@ -324,7 +331,7 @@ class DiT(nn.Module):
         p, q, r = self.config.patch
         pattern = "b c (t p) (h q) (w r) -> b (t h w) (c p q r)"
         patches = [rearrange(stack, pattern, p=p, q=q, r=r).to(self.embed.weight.dtype) for stack in stacks]
-        x_SD: Tensor = self.embed(join(patches))
+        x_SD: Tensor = self.embed(join(patches)).to(self.embed.weight.dtype)  # the blocks add up in this type
         if self.coordinates is None:
             return x_SD
         parts = split(x_SD, [(len(part), part.shape[1]) for part in patches])
@@ -347,7 +354,8 @@ class DiT(nn.Module):
                 t = t * (config.base_fps / fps_B.float())[:, None]
             h, w = h - (grid[1] - 1) / 2, w - (grid[2] - 1) / 2
         axes = (t[..., None, None], h[:, None], w)
-        return rotary_table(axes, config.width // config.heads, config.theta).flatten(0, -4)
+        table = rotary_table(axes, config.width // config.heads, config.theta).flatten(0, -4)
+        return table.clone()  # of a view, compiled blocks would also keep the shape that it was cut from
 
     def _ropes(
         self, grids: Sequence[Sequence[int]], fps_B: Tensor | None, device: torch.device

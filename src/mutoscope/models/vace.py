@@ -88,13 +88,14 @@ class VaceDiT(DiT):
             raise InputError("This model edits clips; give it a control, with `cache_control`.")
         modulation_F6D = self.modulation(F.silu(condition_FD)).view(-1, 6, self.config.width)
         y_SD, hints = self._embed_control(text.control_BCTHW, layout.groups[0][0]), []
-        for index, block in enumerate(self._control_blocks(), start=self.config.depth):
+        pairs = list(zip(text.keys, text.values, strict=True))
+        for block, pair in zip(self._control_blocks(), pairs[self.config.depth :], strict=True):
             if block.before is not None:
                 y_SD = block.before(y_SD) + x_SD
-            y_SD = block(y_SD, modulation_F6D, layout, rope, text, index)
+            y_SD = block(y_SD, modulation_F6D, layout, rope, *pair, text.layout)
             hints.append(block.after(y_SD) * text.strength)
         for index, plain in enumerate(self._blocks()):
-            x_SD = plain(x_SD, modulation_F6D, layout, rope, text, index)
+            x_SD = plain(x_SD, modulation_F6D, layout, rope, *pairs[index], text.layout)
             if index in self.hinted:
                 x_SD = x_SD + hints[self.hinted.index(index)]
         shift_FD, scale_FD = (condition_FD[:, None] + self.table).unbind(1)
