@@ -29,6 +29,7 @@ from mutoscope.generation.generate import Start, decode, grid_of, record, sample
 from mutoscope.generation.inpaint import composite, latent_mask, read_mask
 from mutoscope.generation.plan import refuse_what_does_not_fit
 from mutoscope.generation.request import (
+    FPS,
     FRAMES,
     Recipe,
     Request,
@@ -196,7 +197,7 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
 
 def geometry(source: Video, request: Request, defaults: Defaults) -> tuple[int, int, float]:
     """Width, height and rate of what is made from a clip: the rule at the top of this file."""
-    fps = request.fps or (source.fps if source.fps <= FASTEST * defaults.fps else defaults.fps)
+    fps = request.fps or (max(FPS[0], source.fps) if source.fps <= FASTEST * defaults.fps else defaults.fps)
     width, height = source.width, source.height
     pixels = defaults.width * defaults.height
     if width * height > MOST_PIXELS * pixels:
@@ -223,12 +224,15 @@ def sources(recipe: Recipe) -> list[Video]:
             raise InputError(
                 f"The clip {path!r} is not the one of the recipe; its sha256 should be {sha256}."
             )
-        clip = fit_frames_rate(read_video(path), recipe.fps)
+        given = read_video(path)
+        clip = fit_frames_rate(given, recipe.fps)
         shortest = 1 if task.verb in REDRAWING else 5
         if clip.frames < shortest:
+            longer = "take a longer clip, or generate --image for a picture"
+            remedy = longer if given.frames < shortest else "take a longer clip, or more fps"
             raise InputError(
-                f"{path} has {clip.frames} frames at {recipe.fps:g} fps; {task.verb} needs {shortest} to see "
-                "how it moves: take a longer clip, or generate --image for a picture."
+                f"{path} has {clip.frames} frame{'s' * (clip.frames != 1)} at {recipe.fps:g} fps; {task.verb} needs "
+                f"{shortest} to see how it moves: {remedy}."
             )
         clips.append(replace(clip, frames_THWC=fitted(clip.frames_THWC, recipe.width, recipe.height)))
     return clips
