@@ -1,4 +1,4 @@
-"""What several rooms' tests share: one model so small that a clip takes a fraction of a second."""
+"""What several rooms' tests share: models so small that a clip takes a fraction of a second."""
 
 from pathlib import Path
 
@@ -31,3 +31,28 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = ModelCard(name="random", defaults=Defaults(frames=9, steps=4, guidance=3.0, sampler="euler"))
     folder = tmp_path_factory.mktemp("models") / "random"
     return save_model(folder, vae=vae, dit=dit, text=text, process=Process(), card=card)
+
+
+@pytest.fixture(scope="session")
+def captioner_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A captioner with random weights, as a model folder."""
+    import torch
+
+    from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
+    from mutoscope.models.text import train_tokenizer
+    from mutoscope.models.vae import VAE, VAEConfig
+    from mutoscope.weights.card import Defaults, ModelCard
+    from mutoscope.weights.store import save_model
+
+    sizes = CaptionerConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, vocab=300, max_tokens=8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = VAE(VAEConfig(quarter_width=8, eighth_width=8, encoder_blocks=(1, 1), decoder_blocks=(1, 1)))
+        narrator = Narrator(train_tokenizer(["a red ball"], 300), Captioner(sizes))
+    card = ModelCard(
+        "random",
+        defaults=Defaults(width=32, height=32, frames=9),
+        training={"cannot_know": ["camera", "style"]},
+    )
+    folder = tmp_path_factory.mktemp("captioners") / "random"
+    return save_model(folder, vae=vae, narrator=narrator, card=card, storage={"captioner": "fp16"})

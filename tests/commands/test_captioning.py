@@ -6,33 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from mutoscope import cli
 from mutoscope.data.world_clips import write_clips
-from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
-from mutoscope.models.text import train_tokenizer
-from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.video import Video, write_video
-from mutoscope.weights.card import Defaults, ModelCard
-from mutoscope.weights.store import save_model
 from mutoscope.world.stage import View
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A captioner with random weights, as a model folder."""
-    torch.manual_seed(0)
-    vae = VAE(VAEConfig(quarter_width=8, eighth_width=8, encoder_blocks=(1, 1), decoder_blocks=(1, 1)))
-    sizes = CaptionerConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, vocab=300, max_tokens=8)
-    narrator = Narrator(train_tokenizer(["a red ball"], 300), Captioner(sizes))
-    card = ModelCard(
-        "random",
-        defaults=Defaults(width=32, height=32, frames=9),
-        training={"cannot_know": ["camera", "style"]},
-    )
-    path = tmp_path_factory.mktemp("models") / "random"
-    return save_model(path, vae=vae, narrator=narrator, card=card, storage={"captioner": "fp16"})
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -43,18 +21,21 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 def test_caption_prints_the_caption_and_what_cannot_be_known(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    captioner_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     clip = str(write_video(tmp_path / "any.mp4", Video(np.full((30, 90, 160, 3), 80, np.uint8), 25.0)))
-    assert run(monkeypatch, "caption", clip, "-m", str(folder)) == 0
+    assert run(monkeypatch, "caption", clip, "-m", str(captioner_folder)) == 0
     out = capsys.readouterr().out
     assert "never told of camera or style" in out
-    assert run(monkeypatch, "caption", clip, "-m", str(folder), "--kind", "short", "--json") == 0
+    assert run(monkeypatch, "caption", clip, "-m", str(captioner_folder), "--kind", "short", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kind"] == "short"
     assert found["facts"] == [] or {"kind", "subject", "value"} == set(found["facts"][0])
     assert found["familiar"] is False
-    assert run(monkeypatch, "caption", clip, "-m", str(folder), "-q", "--beams", "2") == 0
+    assert run(monkeypatch, "caption", clip, "-m", str(captioner_folder), "-q", "--beams", "2") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -67,12 +48,15 @@ def test_a_model_without_a_captioner_says_so(
 
 
 def test_recaption_tells_how_far_it_is_and_what_it_skipped(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    captioner_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     clips = tmp_path / "clips"
     write_clips(clips, range(3), View(32, 32, 9))
     (clips / "torn.mp4").write_bytes(b"no video")
-    words = ("data", "recaption", str(clips), "-m", str(folder), "--batch", "2")
+    words = ("data", "recaption", str(clips), "-m", str(captioner_folder), "--batch", "2")
     assert run(monkeypatch, *words) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "clips/s" in out
@@ -94,7 +78,7 @@ def test_recaption_tells_how_far_it_is_and_what_it_skipped(
     ],
 )
 def test_mistakes_are_one_sentence(
-    folder: Path,
+    captioner_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -102,7 +86,7 @@ def test_mistakes_are_one_sentence(
     told: str,
 ) -> None:
     write_video(tmp_path / "any.mp4", Video(np.zeros((5, 32, 32, 3), np.uint8), 8.0))
-    assert run(monkeypatch, "data", "recaption", str(tmp_path), "-m", str(folder), *words) == 2
+    assert run(monkeypatch, "data", "recaption", str(tmp_path), "-m", str(captioner_folder), *words) == 2
     err = capsys.readouterr().err
     assert told in err
     assert len(err.splitlines()) == 1

@@ -30,8 +30,7 @@ def upscale(
     width, height = parse_size(size)
     check_place(output)
     if output is None or output.is_dir():
-        output = unused((output or Path()) / f"{clip.stem}-{width}x{height}{clip.suffix}")
-        check_place(output)
+        output = unused((output or Path()) / f"{clip.stem}-{width}x{height}{_ending(clip)}")
     if output.exists() and output.samefile(clip):
         raise InputError(f"{output} is the clip itself; write the new one elsewhere with -o.")
     from mutoscope.making import make_larger
@@ -39,3 +38,12 @@ def upscale(
     recipe = make_larger(clip, width, height, output, model, Say(as_json, quiet), stream)
     if recipe is not None and recipe.stopped is not None:
         raise typer.Exit(130)
+
+
+def _ending(clip: Path) -> str:
+    """The ending of the clip's own name where a clip of its length can be written so, else .mp4."""
+    from mutoscope.video import STILLS, STREAMS, read_video
+
+    ending = clip.suffix.lower()
+    same = ending in (*STREAMS, ".gif") or (ending in STILLS and read_video(clip).frames == 1)
+    return clip.suffix if same else ".mp4"
