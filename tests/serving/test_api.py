@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import Gate
 from mutoscope.serving.jobs import Job, QueueLimits
 from mutoscope.serving.keys import FRESH, create_key, revoke_key
+from mutoscope.serving.shelf import Shelf
 
 Finish = Callable[[Job], None]
 Submit = Callable[..., Job]
@@ -201,6 +203,32 @@ def test_an_extension_outlives_its_source(
     queued = desk.store.get("local", reply["id"])
     assert queued is not None
     assert (desk.shelf.inputs(queued.order.inputs) / "video.mp4").read_bytes().startswith(b"video.mp4")
+
+
+def test_a_full_disk_is_told_and_passes(
+    client: TestClient, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "upload").symlink_to("/dev/full")
+    files = {"input_reference": ("a.png", b"x" * 10_000, "image/png")}
+    with monkeypatch.context() as patch:
+        patch.setattr(Shelf, "new_upload", lambda shelf: folder)
+        answer = client.post("/v1/videos", data={"prompt": "x"}, files=files)
+    assert (answer.status_code, error_of(answer)["code"]) == (507, "storage_full")
+    assert client.get("/v1/videos").json()["data"] == []
+    assert client.post("/v1/videos", json={"prompt": "x"}).status_code == 200
+
+
+def test_what_all_bodies_hold_is_bounded(
+    client: TestClient, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mutoscope.serving.gate.HELD_BYTES", 1000)
+    answer = client.post("/v1/videos", json={"prompt": "x" * 2000})
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "busy")
+    assert desk.door.held == 0
+    assert client.post("/v1/videos", json={"prompt": "x"}).status_code == 200
+    assert desk.door.held == 0
 
 
 def test_a_refused_request_leaves_no_file(

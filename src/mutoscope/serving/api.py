@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 
 from mutoscope import __version__
@@ -40,7 +41,9 @@ from mutoscope.serving.protocol import (
     PageReply,
     RemixVideo,
     VideoReply,
+    store_is_busy,
 )
+from mutoscope.serving.shelf import is_full_disk
 
 
 def build(desk: Desk) -> FastAPI:
@@ -64,6 +67,8 @@ def build(desk: Desk) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_validation_error)
     app.add_exception_handler(sqlite3.OperationalError, _answer_store_error)
+    app.add_exception_handler(OSError, _answer_system_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_any_error)
     return app
 
@@ -174,10 +179,23 @@ def _methods(request: Request) -> str:
 
 async def _answer_store_error(request: Request, error: Exception) -> JSONResponse:
     if "full" in str(error) or "disk I/O" in str(error):
-        refusal = ApiError(507, "storage_full", "The server's disk is full; try again when there is space.")
-    else:
-        refusal = ApiError(503, "busy", "The job store is busy; try again.", headers={"retry-after": "1"})
-    return await _answer_api_error(request, refusal)
+        return await _answer_api_error(request, _full())
+    return await _answer_api_error(request, store_is_busy())
+
+
+async def _answer_system_error(request: Request, error: Exception) -> JSONResponse:
+    if not is_full_disk(error):
+        raise error  # ours: logged, and answered as any other
+    return await _answer_api_error(request, _full())
+
+
+def _full() -> ApiError:
+    return ApiError(507, "storage_full", "The server's disk is full; try again when there is space.")
+
+
+async def _answer_nobody(request: Request, error: Exception) -> JSONResponse:
+    """Who went away before the end of the body reads no answer; it is no failure of ours either."""
+    return await _answer_api_error(request, ApiError(400, "body_cut_short", "The body ended early."))
 
 
 async def _answer_any_error(request: Request, error: Exception) -> JSONResponse:

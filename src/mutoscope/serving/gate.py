@@ -6,6 +6,7 @@ protocol, which has no deadline for a request that never ends.
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from starlette.datastructures import Headers
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mutoscope.serving.keys import Keyring
-from mutoscope.serving.protocol import ApiError
+from mutoscope.serving.protocol import ApiError, store_is_busy
 from mutoscope.serving.receive import BODY_BYTES
 
 Scope = dict[str, Any]
@@ -32,6 +33,9 @@ DEADLINE = 25.0
 
 SLOWEST = 64 * 1024
 """Bytes per second that an upload must keep up beyond the deadline."""
+
+HELD_BYTES = 8 * BODY_BYTES
+"""Bytes of bodies that are in the server at once; beyond them a request has to come again."""
 
 CONNECTIONS = 4000
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -50,12 +54,16 @@ SECURITY_HEADERS = [
 
 @dataclass
 class Door:
-    """What the gate goes by; `hosts` None lets every Host in. `draining` closes it for new work."""
+    """What the gate goes by; `hosts` None lets every Host in. `draining` closes it for new work.
+
+    `held` counts the bytes of the bodies that are being dealt with.
+    """
 
     keyring: Keyring
     hosts: tuple[str, ...] | None
     origins: tuple[str, ...] = ()
     draining: bool = False
+    held: int = 0
     answers: Counter[tuple[str, int]] = field(default_factory=Counter)
 
 
@@ -81,7 +89,16 @@ class Gate:
         except ApiError as error:
             await _refuse(error, answer)
             return
-        await self.app(scope, _limited(receive), answer)
+        except sqlite3.Error:
+            await _refuse(store_is_busy(), answer)
+            return
+        body = Body(self.door, receive)
+        try:
+            await self.app(scope, body.receive, answer)
+        finally:
+            self.door.held -= body.received
+            if "form" in scope["state"]:
+                await scope["state"]["form"].close()
 
     def _admit(self, scope: Scope, headers: Headers) -> str:
         """The tenant of a request. Raises ApiError for one that must not come in."""
@@ -120,19 +137,24 @@ class Gate:
         return tenant
 
 
-def _limited(receive: Receive) -> Receive:
-    """The same channel, which refuses to go on beyond BODY_BYTES."""
-    received = 0
+class Body:
+    """The body of a request, which is not read beyond BODY_BYTES, nor while all of them hold HELD_BYTES."""
 
-    async def limited() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > BODY_BYTES:
+    def __init__(self, door: Door, channel: Receive) -> None:
+        self.door, self.channel, self.received = door, channel, 0
+
+    async def receive(self) -> Message:
+        message = await self.channel()
+        length = len(message.get("body", b""))
+        self.received += length
+        self.door.held += length
+        if self.received > BODY_BYTES:
             raise _too_large()
+        if self.door.held > HELD_BYTES:
+            raise ApiError(
+                503, "busy", "Too much is being uploaded now; try again.", headers={"retry-after": "5"}
+            )
         return message
-
-    return limited
 
 
 def _too_large() -> ApiError:

@@ -7,6 +7,7 @@ child (a crash in a decoder, a bomb, a hang), the server only sees a refused upl
 
 import asyncio
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -49,7 +50,8 @@ class Media:
 async def normalise(folder: Path, kind: Kind, param: str, fps: float) -> Media:
     """Decode `folder`/upload in a limited child and write it again as PNG, or MP4 of rate `fps`.
 
-    Raises ApiError (400) with a sentence about `param` when the file is not a picture or video within limits.
+    Raises ApiError (400) with a sentence about `param` when the file is not a picture or video within limits, and
+    OSError when the disk is full.
     """
     async with _turns:
         process = await asyncio.create_subprocess_exec(
@@ -80,6 +82,8 @@ async def normalise(folder: Path, kind: Kind, param: str, fps: float) -> Media:
         answer = {
             "error": "cannot be decoded within this server's limits of memory and time; send a smaller one."
         }
+    if "full" in answer:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if "error" in answer:
         raise ApiError(400, f"invalid_{kind}", f"The {kind} in {param!r} {answer['error']}", param)
     return Media(folder / NORMAL[kind], answer["width"], answer["height"], answer["frames"], answer["fps"])
@@ -109,6 +113,7 @@ def main(kind: Kind, fps: float) -> None:
     os.nice(5)
     from mutoscope.containers import Limits
     from mutoscope.errors import InputError
+    from mutoscope.serving.shelf import is_full_disk
     from mutoscope.video import Video, fit_frames_rate, read_video
 
     limits = {
@@ -130,7 +135,7 @@ def main(kind: Kind, fps: float) -> None:
             "fps": video.fps,
         }
     except InputError as error:
-        answer = {"error": _about_the_upload(str(error))}
+        answer = {"full": True} if is_full_disk(error) else {"error": _about_the_upload(str(error))}
     except MemoryError:
         answer = {"error": "needs more memory than an upload gets here; send a smaller one."}
     print(json.dumps(answer))

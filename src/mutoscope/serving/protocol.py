@@ -64,6 +64,10 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
+def store_is_busy() -> ApiError:
+    return ApiError(503, "busy", "The job store is busy; try again.", headers={"retry-after": "1"})
+
+
 class ErrorDetail(BaseModel):
     message: str
     type: str

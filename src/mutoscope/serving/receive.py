@@ -96,7 +96,7 @@ def _no_constant(name: str) -> None:
 async def _form(request: Request) -> Received:
     try:
         form = await request.form(max_files=4, max_fields=PARTS, max_part_size=PART_BYTES)
-    except ApiError:
+    except (ApiError, OSError):
         raise
     except Exception as error:  # the parser raises several kinds, among them HTTPException and KeyError
         text = str(getattr(error, "detail", error))
@@ -109,6 +109,7 @@ async def _form(request: Request) -> Received:
         if isinstance(error, MultiPartException) or getattr(error, "status_code", 0) == 400 or text:
             raise ApiError(400, "invalid_form", "The form cannot be read; check its boundary.") from error
         raise
+    request.state.form = form  # its files stay open until the gate closes them
     received = Received({}, strict=False)
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):

@@ -11,9 +11,11 @@ characters/CHARACTER/video.mp4
 uploads/                         raw uploads, removed at the end of their request
 """
 
+import errno
 import os
 import secrets
 import shutil
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +127,17 @@ def share(path: Path, other: Path) -> None:
         raise
     except OSError:
         shutil.copyfile(path, other)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error is, or comes from, a disk without space."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -5,7 +5,6 @@ stops a cancelled job within one sampler step, and on SIGTERM ends the running j
 """
 
 import contextlib
-import errno
 import logging
 import shutil
 import signal
@@ -29,7 +28,7 @@ from mutoscope.serving.jobs import Job, Store
 from mutoscope.serving.policy import Policy, Refused, judge, read_policy
 from mutoscope.serving.processes import die_with_parent
 from mutoscope.serving.provenance import Authority, Relation, Source, open_authority, seal
-from mutoscope.serving.shelf import Shelf
+from mutoscope.serving.shelf import Shelf, is_full_disk
 from mutoscope.serving.tasks import SMALL, Stopped, make
 from mutoscope.video import Video, write_video
 from mutoscope.weights.store import Model, load
@@ -230,7 +229,7 @@ class Unsupported(Exception):
 
 def explain(error: BaseException) -> dict[str, Any]:
     """The error of a failed job: a code for programs, a sentence for people, no internals."""
-    if _is_full_disk(error):
+    if is_full_disk(error):
         return _failure(
             "storage_full", "The server's disk is full; free some space and create the video again."
         )
@@ -260,16 +259,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)  # torch's word for it on a CPU
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _record_failure(place: Place, job: Job, reason: dict[str, Any]) -> None:
