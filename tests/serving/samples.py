@@ -23,7 +23,8 @@ def sample(name: str, frames: int) -> bytes:
 
 
 PICTURE, CLIP = sample("picture.png", 1), sample("clip.mp4", 6)
-FILES = {"input_reference": PICTURE, "last_frame": PICTURE, "video": CLIP}
+LINE = b'{"custom_id": "a", "method": "POST", "url": "/v1/videos", "body": {"prompt": "x"}}'
+FILES = {"input_reference": PICTURE, "last_frame": PICTURE, "video": CLIP, "file": LINE}
 
 schemathesis.openapi.format(
     "picture-url", st.just(f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}")

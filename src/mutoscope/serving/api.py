@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Match
 
 from mutoscope import __version__
 from mutoscope.errors import InputError
-from mutoscope.serving import cast, feed, listing, pages, videos
+from mutoscope.serving import bulk, cast, feed, listing, pages, videos
 from mutoscope.serving.desk import Desk
 from mutoscope.serving.openapi import (
     CLIPS,
@@ -30,12 +30,19 @@ from mutoscope.serving.openapi import (
 )
 from mutoscope.serving.protocol import (
     ApiError,
+    BatchesReply,
+    BatchReply,
     CharacterReply,
+    CreateBatch,
     CreateCharacter,
+    CreateFile,
     CreateVideo,
+    DeletedFileReply,
     DeletedReply,
     EditVideo,
     ExtendVideo,
+    FileReply,
+    FilesReply,
     HealthReply,
     ModelsReply,
     PageReply,
@@ -60,6 +67,7 @@ def build(desk: Desk) -> FastAPI:
     app.openapi = lambda: described(app)  # type: ignore[method-assign]
     _add_making(app)
     _add_looking(app)
+    _add_bulk(app)
     for name in ("", "app.js", "style.css", "icon.svg"):
         app.add_api_route(f"/{name}", pages.asset, methods=["GET"], include_in_schema=False)
     app.add_exception_handler(ApiError, _answer_api_error)
@@ -131,6 +139,49 @@ def _add_looking(app: FastAPI) -> None:
     app.add_api_route(
         "/health", pages.get_health, methods=["GET"], response_model=HealthReply, responses=unhealthy
     )
+
+
+def _add_bulk(app: FastAPI) -> None:
+    """Files of requests, and the batches that are made of them."""
+    sent = CreateFile.model_json_schema()
+    sent["properties"]["file"] = {"type": "string", "format": "binary", "minLength": 1}
+    sent["required"].append("file")
+    file_id, batch_id = {"file_id": "$response.body#/id"}, {"batch_id": "$response.body#/id"}
+    named = {"input_file_id": "$response.body#/id", "endpoint": "/v1/videos", "completion_window": "24h"}
+    of_file = {
+        **{
+            name: {"operationId": name, "parameters": file_id}
+            for name in ("get_file", "download_file", "delete_file")
+        },
+        "create_batch": {"operationId": "create_batch", "requestBody": named},
+    }
+    of_batch = {
+        name: {"operationId": name, "parameters": batch_id} for name in ("retrieve_batch", "cancel_batch")
+    }
+    _add(app, "POST", "/v1/files", bulk.create_file, FileReply, _asks("multipart/form-data", sent, of_file))
+    _add(app, "GET", "/v1/files", bulk.list_files, FilesReply)
+    _add(app, "GET", "/v1/files/{file_id}", bulk.get_file, FileReply)
+    _add(app, "DELETE", "/v1/files/{file_id}", bulk.delete_file, DeletedFileReply)
+    app.add_api_route(
+        "/v1/files/{file_id}/content",
+        bulk.download_file,
+        methods=["GET"],
+        response_class=Response,
+        responses=files("application/octet-stream") | failures(*READING),
+    )
+    asked = _asks("application/json", CreateBatch.model_json_schema(), of_batch)
+    _add(app, "POST", "/v1/batches", bulk.create_batch, BatchReply, asked)
+    _add(app, "GET", "/v1/batches", bulk.list_batches, BatchesReply)
+    _add(app, "GET", "/v1/batches/{batch_id}", bulk.retrieve_batch, BatchReply)
+    _add(app, "POST", "/v1/batches/{batch_id}/cancel", bulk.cancel_batch, BatchReply)
+
+
+def _asks(kind: str, schema: dict[str, Any], links: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI entry of a body of one type, and of what can be done with the answer to it."""
+    return {
+        "requestBody": {"required": True, "content": {kind: {"schema": schema}}},
+        "responses": {"200": {"links": links}},
+    }
 
 
 async def _answer_api_error(request: Request, error: Exception) -> JSONResponse:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from fastapi.responses import FileResponse, JSONResponse
 
+from mutoscope.serving.bundles import Bundles
 from mutoscope.serving.gate import Door
 from mutoscope.serving.jobs import Job, QueueLimits, Store
 from mutoscope.serving.policy import Policy
@@ -38,6 +39,10 @@ class Desk:
     policy: Policy = field(default_factory=Policy)
     reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "read"))
     writes: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
+    bundles: Bundles = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bundles = Bundles(self.store)
 
     async def read(self, call: Callable[..., R], *values: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(self.reads, call, *values)

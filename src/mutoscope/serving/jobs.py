@@ -152,7 +152,7 @@ class Store:
         A request is the same under the same idempotency key, or as the client's own retry of an equal one.
         Raises QueueFull, and KeyReused for a key that named another request.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             earlier = self._earlier(db, asked)
             if earlier is not None:
                 return earlier, False
@@ -260,7 +260,7 @@ class Store:
             is None
         ):
             return None
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute(
                 "SELECT first.tenant, first.place % (1 << 40) AS number FROM"
                 " (SELECT tenant, MIN((attempts << 40) + number) AS place FROM jobs WHERE status = 'queued'"
@@ -311,13 +311,13 @@ class Store:
         return self._guarded(job, change, (int(time.time()), json.dumps(error)), "video.failed")
 
     def _guarded(self, job: Job, change: str, values: tuple[Any, ...], event: str | None = None) -> bool:
-        with self._transaction() as db:
+        with self.transaction() as db:
             done = db.execute(
                 f"UPDATE jobs SET {change} WHERE id = ? AND lease = ? AND status = 'in_progress'",
                 (*values, job.id, job.lease),
             )
             if done.rowcount == 1 and event is not None:
-                _announce(db, event, job.id)
+                announce(db, event, job.id)
             return done.rowcount == 1
 
     def rescue(self) -> int:
@@ -332,7 +332,7 @@ class Store:
         ]
         for row in lost:
             guard = (row["id"], row["lease"])
-            with self._transaction() as db:
+            with self.transaction() as db:
                 if row["attempts"] < ATTEMPTS:
                     db.execute(
                         "UPDATE jobs SET status = 'queued', progress = 0, owner = NULL, lease = lease + 1"
@@ -351,7 +351,7 @@ class Store:
                     (int(time.time()), json.dumps(error), *guard),
                 )
                 if done.rowcount == 1:
-                    _announce(db, "video.failed", row["id"])
+                    announce(db, "video.failed", row["id"])
         return len(lost)
 
     # --- ending -----------------------------------------------------------------------------------
@@ -359,26 +359,26 @@ class Store:
     def cancel(self, tenant: str, identifier: str) -> Job | None:
         """Stop a queued or running job: it fails with code "cancelled". None when it is unknown."""
         error = json.dumps({"code": "cancelled", "message": "The job was cancelled."})
-        with self._transaction() as db:
+        with self.transaction() as db:
             done = db.execute(
                 "UPDATE jobs SET status = 'failed', completed_at = ?, error = ?, lease = lease + 1"
                 " WHERE id = ? AND tenant = ? AND status IN ('queued', 'in_progress')",
                 (int(time.time()), error, identifier, tenant),
             )
             if done.rowcount == 1:
-                _announce(db, "video.failed", identifier)
+                announce(db, "video.failed", identifier)
         return self.get(tenant, identifier)
 
     def delete(self, tenant: str, identifier: str) -> Job | None:
         """Take a job out of the store and return it; its worker notices within one step."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             query = "DELETE FROM jobs WHERE id = ? AND tenant = ? RETURNING *"
             return _first(db.execute(query, (identifier, tenant)))
 
     def expire(self) -> list[Job]:
         """Take out the jobs whose time is over, and return them; forget old idempotency keys and events."""
         now = time.time()
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM idempotency WHERE created_at < ?", (now - KEY_WINDOW,))
             db.execute("DELETE FROM events WHERE delivered = 1 AND created_at < ?", (now - KEY_WINDOW,))
             rows = db.execute("DELETE FROM jobs WHERE expires_at <= ? RETURNING *", (now,)).fetchall()
@@ -402,19 +402,19 @@ class Store:
     def register(self, name: str, model: str, device: str) -> str:
         """Enter this process as a worker; returns its owner mark."""
         owner = owner_of(os.getpid())
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = (owner, name, model, device, time.monotonic())
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)", row)
         return owner
 
     def beat(self, owner: str) -> bool:
         """Heartbeat of a worker; False when it has been written off."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             done = db.execute("UPDATE workers SET seen = ? WHERE owner = ?", (time.monotonic(), owner))
             return done.rowcount == 1
 
     def write_off(self, owner: str) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM workers WHERE owner = ?", (owner,))
 
     def workers(self) -> list[dict[str, Any]]:
@@ -442,7 +442,7 @@ class Store:
 
     def add_character(self, tenant: str, identifier: str, name: str) -> Character:
         created_at = int(time.time())
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT INTO characters VALUES (?, ?, ?, ?)", (identifier, tenant, name, created_at))
         return Character(identifier, name, created_at)
 
@@ -461,7 +461,7 @@ class Store:
 
     def settle_event(self, event: Event, delivered: bool, next_at: float) -> None:
         """Record a try: delivered (or given up), or to be tried again at `next_at`."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE events SET tries = tries + 1, delivered = ?, next_at = ? WHERE id = ?",
                 (int(delivered), next_at, event.id),
@@ -484,7 +484,8 @@ class Store:
         return db
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes, whole or not at all."""
         db = self._connection()
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -496,7 +497,8 @@ class Store:
             raise
 
 
-def _announce(db: sqlite3.Connection, kind: str, job: str) -> None:
+def announce(db: sqlite3.Connection, kind: str, job: str) -> None:
+    """Queue an event for the webhook, as part of the transaction that brings it about."""
     now = time.time()
     row = (f"evt_{secrets.token_hex(16)}", kind, job, int(now), now)
     db.execute("INSERT INTO events (id, type, job, created_at, next_at) VALUES (?, ?, ?, ?, ?)", row)

@@ -263,6 +263,27 @@ class CreateCharacter(Strict):
     video: VideoReference | None = None
 
 
+class CreateFile(Strict):
+    """POST /v1/files: a file of requests, one JSON object a line, for a batch."""
+
+    purpose: Literal["batch"]
+
+
+class CreateBatch(Strict):
+    """POST /v1/batches: make all videos that the lines of a file ask for."""
+
+    input_file_id: Id
+    endpoint: Literal["/v1/videos", "/v1/videos/edits", "/v1/videos/extensions"]
+    completion_window: Literal["24h"]
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+            Field(max_length=16),
+        ]
+        | None
+    ) = None
+
+
 class JobError(BaseModel):
     code: str
     message: str
@@ -321,6 +342,80 @@ class CharacterReply(BaseModel):
     object: Literal["character"] = "character"
     created_at: int
     name: str
+
+
+class FileReply(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: Literal["batch", "batch_output"]
+    status: Literal["processed"] = "processed"
+
+
+class FilesReply(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[FileReply]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedFileReply(BaseModel):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+class BatchFault(BaseModel):
+    """Why a file cannot be a batch, and in which line (None: as a whole)."""
+
+    code: str
+    line: int | None
+    message: str
+    param: str | None = None
+
+
+class BatchFaults(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[BatchFault]
+
+
+class BatchCounts(BaseModel):
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchReply(BaseModel):
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    input_file_id: str
+    completion_window: Literal["24h"] = "24h"
+    status: Literal["in_progress", "completed", "failed", "cancelling", "cancelled", "expired"]
+    errors: BatchFaults | None
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    completed_at: int | None
+    failed_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    expired_at: int | None
+    request_counts: BatchCounts
+    metadata: dict[str, str] | None
+
+
+class BatchesReply(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[BatchReply]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class ModelReply(BaseModel):

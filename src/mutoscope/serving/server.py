@@ -22,6 +22,7 @@ import uvicorn
 from mutoscope.config import from_dict, read_table
 from mutoscope.errors import InputError
 from mutoscope.serving.api import build
+from mutoscope.serving.bulk import feed_batches
 from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import LOOPBACK, Door, Gate, PunctualProtocol
 from mutoscope.serving.jobs import LEASE, QueueLimits, Store
@@ -121,10 +122,11 @@ async def _run(
 ) -> None:
     door = Door(Keyring(store), _hosts(config), config.origins)
     desk = Desk(shelf, store, model_card, door, config.limits, read_policy(shelf.policy))
+    app = build(desk)
     crew = Crew(config, shelf, store)
     server = uvicorn.Server(
         uvicorn.Config(
-            Gate(build(desk), door),  # type: ignore[arg-type]
+            Gate(app, door),  # type: ignore[arg-type]
             http=PunctualProtocol,
             ws="none",
             lifespan="off",
@@ -142,7 +144,7 @@ async def _run(
     server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]
     crew.hire()
     serving = asyncio.create_task(server.serve([listener]))
-    chores = [asyncio.create_task(_keep_house(desk, crew))]
+    chores = [asyncio.create_task(_keep_house(desk, crew)), asyncio.create_task(feed_batches(app, desk))]
     if config.webhook is not None:
         chores.append(asyncio.create_task(_tell(store, config.webhook)))
     address, port = listener.getsockname()[:2]
