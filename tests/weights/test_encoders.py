@@ -94,3 +94,58 @@ def test_clip_is_read_with_and_without_its_prefix(tmp_path: Path) -> None:
         outputs.append(load_clip(path)(picture))
     assert outputs[0].shape == (1, 17, 80)
     assert torch.equal(outputs[0], outputs[1])
+
+
+# transformers' names to Wan's own, written down from Wan's wan/modules/clip.py and transformers' CLIPVisionModel.
+CLIP_ORIGINAL = [
+    (r"^embeddings\.class_embedding", "cls_embedding"),
+    (r"^embeddings\.patch_embedding", "patch_embedding"),
+    (r"^embeddings\.position_embedding\.weight", "pos_embedding"),
+    (r"^pre_layrnorm", "pre_norm"),
+    (r"^post_layernorm", "post_norm"),
+    (r"^encoder\.layers\.(\d+)\.layer_norm", r"transformer.\1.norm"),
+    (r"^encoder\.layers\.(\d+)\.self_attn\.out_proj", r"transformer.\1.attn.proj"),
+    (r"^encoder\.layers\.(\d+)\.mlp\.fc1", r"transformer.\1.mlp.0"),
+    (r"^encoder\.layers\.(\d+)\.mlp\.fc2", r"transformer.\1.mlp.2"),
+    (r"^encoder\.layers\.(\d+)\.self_attn\.q_proj", r"transformer.\1.attn.to_qkv"),
+]
+
+
+@torch.no_grad()
+def test_clip_of_wans_own_file_is_the_same(tmp_path: Path) -> None:
+    """Query, key and value joined, a text half and a scale beside it, in float16 and in a `.pth`."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    torch.manual_seed(0)
+    told = {"hidden_size": 160, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+    model = (
+        CLIPVisionModel(CLIPVisionConfig(**told, image_size=28, patch_size=7, hidden_act="gelu"))
+        .eval()
+        .half()
+    )
+    state = {
+        key.removeprefix("vision_model."): tensor for key, tensor in randomised(model).state_dict().items()
+    }
+    original: dict[str, torch.Tensor] = {"log_scale": torch.zeros(()), "textual.norm.weight": torch.zeros(3)}
+    original["visual.head"] = torch.zeros(160, 4)
+    for key, tensor in state.items():
+        if "k_proj" in key or "v_proj" in key or key.endswith("position_ids"):
+            continue
+        if "q_proj" in key:
+            tensor = torch.cat([state[key.replace("q_proj", f"{part}_proj")] for part in "qkv"])
+        name = key
+        for pattern, theirs_ in CLIP_ORIGINAL:
+            name = re.sub(pattern, theirs_, name)
+        original["visual." + name] = (
+            tensor.reshape((1,) * (3 - tensor.ndim) + tensor.shape)
+            if "_emb" in name and "patch" not in name
+            else tensor
+        )
+    torch.save(original, tmp_path / "clip.pth")
+    assert encoder_kind(original) == "clip"
+    save_file({key: tensor.contiguous() for key, tensor in state.items()}, tmp_path / "clip.safetensors")
+    picture = torch.rand(1, 3, 28, 28) * 2 - 1
+    found = [
+        load_clip(tmp_path / name, dtype=torch.float32)(picture) for name in ("clip.pth", "clip.safetensors")
+    ]
+    assert torch.equal(*found)

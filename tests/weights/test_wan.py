@@ -18,6 +18,7 @@ from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT
 from mutoscope.models.wan_image import ImageDiTConfig
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE, WanVAEConfig
+from mutoscope.weights.tensor_files import read_shapes
 from mutoscope.weights.wan import (
     COMFY_PREFIX,
     Form,
@@ -26,7 +27,6 @@ from mutoscope.weights.wan import (
     dit_table,
     load_dit,
     load_vae,
-    read_shapes,
     to_ours,
     to_theirs,
     vae_config,

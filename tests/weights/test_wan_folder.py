@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from mutoscope import Request, load
 from mutoscope.errors import InputError
 from mutoscope.generation.generate import resolve
 from mutoscope.generation.sampling import sample
-from mutoscope.weights.encoders import load_umt5
+from mutoscope.weights.encoders import load_umt5, original_key
 from mutoscope.weights.store import read_card
 from mutoscope.weights.wan import COMFY_PREFIX, dit_table, load_dit, load_vae, to_theirs, vae_table
 from mutoscope.weights.wan_folder import survey
@@ -88,6 +90,40 @@ def test_every_layout_of_one_model_is_the_same_model(t2v: Path, tmp_path: Path) 
     assert torch.equal(encoder.state_dict()["shared.weight"], text["shared.weight"])
 
 
+def test_a_folder_as_wan_publishes_it_is_the_same_model(t2v: Path, tmp_path: Path) -> None:
+    """VAE and text encoder as `.pth`, the transformer's config.json beside them, the tokenizer of CLIP's text half."""
+    dit, vae = load_dit(t2v / "transformer"), load_vae(t2v / "vae")
+    text = load_file(t2v / "text_encoder" / "model.safetensors")
+    folder = tmp_path / "Wan2.1-T2V"
+    for place in ("vae", "google/umt5-xxl", "xlm-roberta-large"):
+        (folder / place).mkdir(parents=True)
+    tensors = to_theirs(dit.state_dict(), dit_table(dit.config, "original"))
+    save_file(
+        {key: one.contiguous() for key, one in tensors.items()},
+        folder / "diffusion_pytorch_model.safetensors",
+    )
+    (folder / "config.json").write_text(
+        json.dumps({"num_heads": 2, "num_layers": 2, "dim": 36, "text_len": 512})
+    )
+    torch.save(
+        to_theirs(vae.state_dict(), vae_table(vae.config, "original")), folder / "vae" / "Wan2.1_VAE.pth"
+    )
+    shutil.copy(t2v / "vae" / "config.json", folder / "vae")
+    names = {key: original_key(key) for key in text if "embed_tokens" not in key}
+    torch.save({name: text[key] for key, name in names.items()}, folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    shutil.copy(t2v / "tokenizer" / "tokenizer.json", folder / "google" / "umt5-xxl")
+    (folder / "xlm-roberta-large" / "tokenizer.json").write_text("{}")
+    one, other = load(t2v), load(folder)
+    for mine, theirs in ((one.dit, other.dit), (one.vae, other.vae)):
+        assert all(torch.equal(*pair) for pair in zip(mine.parameters(), theirs.parameters(), strict=True))
+    encoder = load_umt5(survey(folder).text).state_dict()
+    assert all(torch.equal(encoder[key], tensor) for key, tensor in text.items())
+    assert other.text(["a red ball"])[0].shape == one.text(["a red ball"])[0].shape
+    assert read_card(folder).sha256 == other.card.sha256 != one.card.sha256
+    save_file(text, folder / "umt5.safetensors")  # comes before the .pth of the same part
+    assert survey(folder).text.name == "umt5.safetensors"
+
+
 def test_defaults_are_those_of_the_model(t2v: Path) -> None:
     card = read_card(t2v)
     assert (card.defaults.steps, card.defaults.sampler, card.defaults.guidance) == (50, "unipc", 6.0)
@@ -109,14 +145,15 @@ def test_a_picture_is_refused_by_a_model_of_prompts(t2v: Path, tmp_path: Path) -
 
 
 def test_what_is_missing_is_named(t2v: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(t2v, folder)
     (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     (folder / "tokenizer" / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"lacks the VAE and the tokenizer \(tokenizer.json\)"):
         load(folder)
+    (folder / "vae" / "model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(InputError, match=r"pickles \(model.bin\)"):
+        load(folder)
     (folder / "Wan2.1_VAE.pth").write_bytes(b"\x80\x04.")
-    with pytest.raises(InputError, match=r"pickles \(Wan2.1_VAE.pth\)"):
+    with pytest.raises(InputError, match=r"Wan2.1_VAE.pth is a pickle outside of a zip file"):
         load(folder)

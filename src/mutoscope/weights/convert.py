@@ -17,13 +17,13 @@ from mutoscope.models.vace import VaceConfig
 from mutoscope.models.wan_image import ImageDiTConfig
 from mutoscope.models.wan_vae import WanVAEConfig
 from mutoscope.weights.encoders import read_clip_state, read_umt5_state
+from mutoscope.weights.tensor_files import read_shapes
 from mutoscope.weights.wan import (
     OUR_KINDS,
     check,
     detect,
     dit_config_at,
     dit_table,
-    read_shapes,
     read_state,
     to_theirs,
     vae_config_at,

@@ -11,7 +11,7 @@ from mutoscope.config import write_json
 from mutoscope.errors import InputError
 from mutoscope.weights.library import HASHES, library, new_place
 
-WANTED = (".safetensors", ".json", ".txt", ".model", ".md", "LICENSE")
+WANTED = (".safetensors", ".pth", ".json", ".txt", ".model", ".md", "LICENSE")
 OFFLINE = ("MUTOSCOPE_OFFLINE", "HF_HUB_OFFLINE")
 
 

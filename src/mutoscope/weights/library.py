@@ -18,7 +18,7 @@ from mutoscope.files import replacing_folder
 
 HASHES = "sha256.json"
 PACKAGE = Path(__file__).parent
-LEFT_OUT = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tmp")
+LEFT_OUT = (".pt", ".bin", ".ckpt", ".pkl", ".tmp")
 
 
 def library() -> Path:
@@ -65,9 +65,9 @@ def new_place(name: str) -> Path:
 
 
 def import_model(source: Path, name: str | None = None) -> Path:
-    """Copy a model folder into the library, whole or not at all; pickles are left out. Returns its new place.
+    """Copy a model folder into the library, whole or not at all; pickles other than `.pth` are left out.
 
-    Raises InputError for what is no model, by its headers, and for a name that is taken.
+    Returns its new place. Raises InputError for what is no model, by its headers, and for a name that is taken.
     """
     from mutoscope.weights.store import read_card  # stands on this file
 

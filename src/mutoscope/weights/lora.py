@@ -23,7 +23,8 @@ from mutoscope.errors import InputError
 from mutoscope.models.dit import DiT
 from mutoscope.models.experts import Experts
 from mutoscope.weights.store import Model
-from mutoscope.weights.wan import PICKLES, Layout, dit_table, named, shaped_as_ours
+from mutoscope.weights.tensor_files import PICKLES, named
+from mutoscope.weights.wan import Layout, dit_table, shaped_as_ours
 
 STRENGTHS = (-10.0, 10.0)
 PREFIX = re.compile(r"^(?:base_model\.model\.|model\.|pipe\.|diffusion_model\.|transformer\.|dit\.|unet\.)*")

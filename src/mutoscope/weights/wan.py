@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from mutoscope.config import from_dict
@@ -25,9 +23,9 @@ from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.vace import VaceConfig, VaceDiT
 from mutoscope.models.wan_image import ImageDiT, ImageDiTConfig
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE, WanVAEConfig
+from mutoscope.weights.tensor_files import EIGHT_BITS, Entry, Shape, named, opened, read_shapes, weight_files
 
 Layout = Literal["diffusers", "original", "mutoscope"]
-Shape = tuple[int, ...]
 M = TypeVar("M", bound=nn.Module)
 K = TypeVar("K")
 OUR_KINDS: dict[str, type] = {
@@ -38,8 +36,6 @@ OUR_KINDS: dict[str, type] = {
 }
 
 COMFY_PREFIX = "model.diffusion_model."
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
-SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 HEAD_WIDTH = 128  # of every published Wan DiT; the number of heads is in no tensor's shape
 
 PROBES: dict[str, tuple[Literal["dit", "vae"], Layout]] = {
@@ -64,10 +60,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one of our parameters lies in a file."""
+    """Where one of our parameters lies in a file. third: of a tensor of query, key and value joined."""
 
     key: str
     shape: Shape
+    third: int | None = None
 
 
 Table = dict[str, Place]
@@ -356,7 +353,9 @@ def expected(shapes: Mapping[str, Shape], key: str, axes: int) -> Shape:
 
 def check(shapes: Mapping[str, Shape], table: Table) -> None:
     """Raise InputError naming the keys that are missing, unexpected or of a wrong shape."""
-    places = {place.key: place.shape for place in table.values()}
+    places = {place.key: place.shape for place in table.values() if place.third is None}
+    thirds = [place for place in table.values() if place.third is not None]
+    places |= {place.key: (3 * place.shape[0], *place.shape[1:]) for place in thirds}
     wrong = [
         f"{key} is {shapes[key]} instead of {shape}"
         for key, shape in places.items()
@@ -372,11 +371,6 @@ def check(shapes: Mapping[str, Shape], table: Table) -> None:
         raise InputError(
             f"The weights do not fit the model, {'; '.join(told)}; fetch the whole, right model."
         )
-
-
-def named(keys: list[str]) -> str:
-    """The first keys of a list, and how many more there are."""
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def to_ours(tensors: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
@@ -398,60 +392,6 @@ def shaped_as_ours(name: str, tensor: Tensor) -> Tensor:
     if last[-1] in ("table", "places"):
         return tensor.flatten(0, -2)
     return tensor.flatten() if "norm" in last[0] else tensor
-
-
-def read_shapes(path: str | Path) -> dict[str, Shape]:
-    """Names and shapes of all tensors of a file or a folder of shards; only the headers are read."""
-    shapes: dict[str, Shape] = {}
-    for file in weight_files(Path(path)):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for key in tensors.keys():  # noqa: SIM118  (not a dict)
-                    shapes[key] = tuple(tensors.get_slice(key).get_shape())
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file} cannot be read as safetensors ({error}); fetch it again.") from error
-    return shapes
-
-
-def weight_files(path: Path) -> list[Path]:
-    """A safetensors file itself, or those of a folder; with an index, each that it names.
-
-    Raises InputError when there is none, or when one named by the index is not there.
-    """
-    if path.suffix in PICKLES:
-        raise InputError(
-            f"{path} is a pickle, which can run code when it is read; give the model in safetensors."
-        )
-    if path.is_file():
-        return [path]
-    for index in sorted(path.glob("*.safetensors.index.json")):
-        try:
-            names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index} is not an index of weights; fetch it again.") from error
-        lost = sorted(name for name in names if not (path / name).is_file())
-        if lost:
-            raise InputError(f"{path} lacks {named(lost)}, which {index.name} names; finish the download.")
-        return [path / name for name in sorted(names)]
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        pickles = sorted(file.name for file in path.glob("*") if file.suffix in PICKLES)
-        kind = f"only pickles ({named(pickles)}), which can run code" if pickles else "no safetensors weights"
-        raise InputError(f"{path} holds {kind}; give a safetensors file or its folder.")
-    lost = [name for name in promised(files) if not (path / name).is_file()]
-    if lost:
-        raise InputError(f"{path} lacks {named(lost)}, of a set of shards; finish the download.")
-    return files
-
-
-def promised(files: Iterable[Path]) -> list[str]:
-    """The names of all shards of which some are here, as their own names tell: NAME-00001-of-00003.safetensors."""
-    sets = {match.group(1, 2) for file in files if (match := SHARD.fullmatch(file.name))}
-    return sorted(
-        f"{start}-{part:05d}-of-{count}.safetensors"
-        for start, count in sets
-        for part in range(1, int(count) + 1)
-    )
 
 
 def load_dit(
@@ -532,13 +472,31 @@ def filled(module: M, path: Path, table: Table, device: str, dtype: torch.dtype)
 
 
 def read_state(path: Path, table: Table, device: str, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Our state dict, each tensor mapped from disk, converted and dropped in turn; None keeps the types of the file."""
-    names = {place.key: name for name, place in table.items()}
+    """Our state dict, each tensor mapped from disk, converted and dropped in turn.
+
+    dtype: None keeps the types of the file; of weights in 8 bits, which nothing here multiplies, it makes bfloat16.
+
+    Raises InputError for a tensor of a type that weights do not have.
+    """
+    wanted: dict[str, list[str]] = {}
+    for name, place in table.items():
+        wanted.setdefault(place.key, []).append(name)
     state = {}
     for file in weight_files(path):
-        with safe_open(file, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118  (not a dict)
-                if key in names:
-                    tensor = shaped_as_ours(names[key], tensors.get_tensor(key))
-                    state[names[key]] = tensor.to(device, dtype or tensor.dtype)
+        with opened(file) as stream:
+            for key in stream.entries.keys() & wanted.keys():
+                kept = kept_type(key, stream.entries[key], file)
+                tensor = stream.get(key)
+                for name in wanted[key]:
+                    third = table[name].third
+                    part = tensor if third is None else tensor.chunk(3)[third]
+                    state[name] = shaped_as_ours(name, part).to(device, dtype or kept)
     return state
+
+
+def kept_type(key: str, entry: Entry, file: Path) -> torch.dtype:
+    if entry.dtype is None:
+        raise InputError(
+            f"{file}: {key} is stored in a type that is not read; use float32, float16, bfloat16 or float8."
+        )
+    return torch.bfloat16 if entry.dtype in EIGHT_BITS else entry.dtype

@@ -1,13 +1,15 @@
 """A whole Wan model from a folder in any public layout: diffusers', the original one, or files as ComfyUI has them.
 
 What each file is, is told by the names and shapes in its header; folders matter only for telling the expert for
-low noise. The text encoder is read when a prompt comes and let go after, so it and the transformer never sum up.
+low noise. A `.pth` is read where no safetensors file holds the same part (see `tensor_files`). The text encoder is
+read when a prompt comes and let go after, so it and the transformer never sum up.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -27,23 +29,14 @@ from mutoscope.models.vae import VAE
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.encoders import blank_umt5, encoder_kind, load_clip, load_umt5
 from mutoscope.weights.store import Model
-from mutoscope.weights.wan import (
-    PICKLES,
-    SHARD,
-    detect,
-    dit_config_at,
-    load_dit,
-    load_vae,
-    named,
-    read_shapes,
-    told_beside,
-    weight_files,
-)
+from mutoscope.weights.tensor_files import PICKLES, PTH, SHARD, named, read_shapes, weight_files
+from mutoscope.weights.wan import detect, dit_config_at, load_dit, load_vae, told_beside
 from mutoscope.weights.wan_settings import SETTINGS, name_of
 
 DEPTH = 2  # folders below the model in which its files are looked for, as google/umt5-xxl
 LOW = ("transformer_2", "low_noise")
 TOKENIZER = "tokenizer.json"
+OTHER_TOKENIZER = "roberta"  # of CLIP's text half, which Wan's own folders hold and nobody reads
 
 
 @dataclass(frozen=True)
@@ -73,8 +66,8 @@ def looks_like_wan(folder: Path) -> bool:
 
 def part_of(unit: Path) -> str | None:
     """Which part of a Wan model a file is, None for another's."""
-    shapes = read_shapes(unit)
     try:
+        shapes = read_shapes(unit)
         kind = encoder_kind(shapes)
         form = detect(shapes) if kind is None else None
     except InputError:
@@ -95,7 +88,13 @@ def survey(folder: Path) -> Parts:
         part: str = encoder_kind(shapes) or detect(shapes).part
         low = part == "dit" and any(word in unit.relative_to(folder).as_posix() for word in LOW)
         found["low" if low else part].append(unit)
-    tokenizers = sorted(folder.rglob(TOKENIZER), key=lambda path: len(path.parts))
+    for part, places in found.items():
+        if any(place.suffix != PTH for place in places):
+            found[part] = [place for place in places if place.suffix != PTH]
+    tokenizers = sorted(
+        (path for path in folder.rglob(TOKENIZER) if OTHER_TOKENIZER not in path.parent.name),
+        key=lambda path: len(path.parts),
+    )
     names = {"dit": "transformer", "vae": "VAE", "umt5": "text encoder (UMT5)"}
     missing = [name for part, name in names.items() if not found[part]]
     missing += [] if tokenizers else [f"tokenizer ({TOKENIZER})"]
@@ -122,7 +121,7 @@ def survey(folder: Path) -> Parts:
 
 
 def units(folder: Path) -> Iterator[Path]:
-    """Safetensors files, and folders of shards, in a folder and a little below."""
+    """Safetensors files, folders of shards, and then `.pth` files, in a folder and a little below."""
     for place in [folder, *sorted(path for path in below(folder) if path.is_dir())]:
         files = sorted(place.glob("*.safetensors"))
         indexed = any(place.glob("*.safetensors.index.json")) or any(
@@ -133,6 +132,7 @@ def units(folder: Path) -> Iterator[Path]:
             members = set(weight_files(place))
             files = [file for file in files if file not in members]
         yield from files
+        yield from sorted(place.glob(f"*{PTH}"))
 
 
 def below(folder: Path) -> Iterator[Path]:
@@ -144,7 +144,8 @@ def below(folder: Path) -> Iterator[Path]:
 
 
 def pickles(folder: Path) -> list[Path]:
-    return sorted(path for path in below(folder) if path.suffix in PICKLES)
+    """Files of kinds that are not read."""
+    return sorted(path for path in below(folder) if path.suffix in PICKLES and path.suffix != PTH)
 
 
 def load_wan(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
@@ -215,11 +216,18 @@ def fingerprint(parts: Parts) -> str:
     digest = hashlib.sha256(parts.tokenizer.read_bytes())
     for part in parts.weights:
         for file in weight_files(part):
-            with file.open("rb") as stream:
-                length = int.from_bytes(stream.read(8), "little")
-                digest.update(stream.read(length))
+            digest.update(header(file))
             digest.update(str(file.stat().st_size).encode())
     return digest.hexdigest()
+
+
+def header(file: Path) -> bytes:
+    """What tells a file of weights apart: of safetensors the header, of a `.pth` its list of parts and checksums."""
+    if file.suffix == PTH:
+        with zipfile.ZipFile(file) as archive:
+            return str([(part.filename, part.file_size, part.CRC) for part in archive.infolist()]).encode()
+    with file.open("rb") as stream:
+        return stream.read(int.from_bytes(stream.read(8), "little"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,225 @@
+"""Tensors of other people's files, mapped one at a time: safetensors, their shards, fp8 with scales, tensors in `.pth`.
+
+Headers come first: names, shapes and types are known before a tensor is touched. A `.pth` is a zip file around a
+pickle; it is read by torch's restricted unpickler, which builds tensors and runs nothing, and only when its parts are
+stored as they are, so that it cannot grow while it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mutoscope.errors import InputError
+
+Shape = tuple[int, ...]
+
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+EIGHT_BITS = (torch.float8_e4m3fn, torch.float8_e5m2)
+PTH = ".pth"
+PICKLES = (PTH, ".pt", ".bin", ".ckpt", ".pkl")
+SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
+SCALES = (
+    "scale_weight",
+    "weight_scale",
+)  # ComfyUI's two names of what the 8 bits of a weight are multiplied by
+UNUSED = ("scale_input", "input_scale", "comfy_quant")  # of products in 8 bits, which are not made here
+MARK = "scaled_fp8"
+LARGEST_PICKLE = 64 * 2**20  # bytes of the pickle itself, which holds names and shapes only
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a header tells of a tensor; dtype None is one that weights do not have."""
+
+    shape: Shape
+    dtype: torch.dtype | None
+
+    @property
+    def numel(self) -> int:
+        return torch.Size(self.shape).numel()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open file: what its header tells, and how a tensor is had (mapped, not copied, where its bits are kept)."""
+
+    entries: Mapping[str, Entry]
+    get: Callable[[str], Tensor]
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Opened]:
+    """A file of weights; scales of 8 bits do not show, `get` has applied them, in float32.
+
+    Raises InputError for a file that is not one of these, or that holds something else than tensors.
+    """
+    if file.suffix == PTH:
+        tensors = read_pth(file)
+        yield Opened(
+            {key: Entry(tuple(one.shape), one.dtype) for key, one in tensors.items()}, tensors.__getitem__
+        )
+        return
+    try:
+        with safe_open(file, framework="pt") as stream:
+            entries = {}
+            for key in stream.keys():  # noqa: SIM118  (not a dict)
+                part = stream.get_slice(key)
+                entries[key] = Entry(tuple(part.get_shape()), TYPES.get(part.get_dtype()))
+            scales = scales_of(entries)
+            hidden = {*scales.values(), *(key for key in entries if aside(key, entries))}
+
+            def get(key: str) -> Tensor:
+                tensor: Tensor = stream.get_tensor(key)
+                return scaled(tensor, stream.get_tensor(scales[key]), key, file) if key in scales else tensor
+
+            yield Opened({key: entry for key, entry in entries.items() if key not in hidden}, get)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file} cannot be read as safetensors ({error}); fetch it again.") from error
+
+
+def scales_of(entries: Mapping[str, Entry]) -> dict[str, str]:
+    """The key of the scale of each weight in 8 bits that has one."""
+    found = {}
+    for key, entry in entries.items():
+        if entry.dtype in EIGHT_BITS and key.endswith(".weight"):
+            for name in SCALES:
+                scale = key.removesuffix("weight") + name
+                if scale in entries:
+                    found[key] = scale
+    return found
+
+
+def aside(key: str, entries: Mapping[str, Entry]) -> bool:
+    """Whether a key is ComfyUI's note on 8 bits and no weight."""
+    above, _, last = key.rpartition(".")
+    return last == MARK or (last in UNUSED and f"{above}.weight" in entries)
+
+
+def scaled(tensor: Tensor, scale: Tensor, key: str, file: Path) -> Tensor:
+    """A weight in 8 bits times its scale: one for all, or one for each row."""
+    if scale.numel() not in (1, len(tensor)):
+        raise InputError(
+            f"{file}: {key} has {scale.numel()} scales for {len(tensor)} rows; one or one per row are read, take "
+            "the file in another type."
+        )
+    return tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
+
+
+def read_pth(file: Path) -> dict[str, Tensor]:
+    """The tensors of a `.pth`, mapped from it.
+
+    Raises InputError for anything that is not a plain table of names and dense tensors, as torch.save writes it.
+    """
+    refuse_what_may_grow(file)
+    try:
+        table = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # of many kinds: the pickle is not ours
+        raise InputError(
+            f"{file} holds more than tensors, which could run code, or is damaged; give the model in safetensors."
+        ) from error
+    if not isinstance(table, dict) or not table or not all(plain(*pair) for pair in table.items()):
+        raise InputError(f"{file} is not a table of names and tensors; give the model in safetensors.")
+    return {key: tensor.detach() for key, tensor in table.items()}
+
+
+def plain(key: object, tensor: object) -> bool:
+    """Whether this is a name and a dense tensor that is no larger than what the file holds of it."""
+    if not isinstance(key, str) or type(tensor) not in (Tensor, torch.nn.Parameter):
+        return False
+    assert isinstance(tensor, Tensor)
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def refuse_what_may_grow(file: Path) -> None:
+    """Raise InputError unless a `.pth` is a zip file whose parts are stored uncompressed and within it."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(
+            f"{file} is a pickle outside of a zip file, which can run code ({error}); give the model in safetensors."
+        ) from error
+    size = file.stat().st_size
+    packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+    pickle = max((part.file_size for part in parts if part.filename.endswith(".pkl")), default=0)
+    if packed or sum(part.file_size for part in parts) > size or pickle > LARGEST_PICKLE:
+        raise InputError(f"{file} is larger inside than on disk; give the model in safetensors.")
+
+
+def read_entries(path: str | Path) -> dict[str, Entry]:
+    """What the headers of a file or a folder of shards tell of every tensor."""
+    entries: dict[str, Entry] = {}
+    for file in weight_files(Path(path)):
+        with opened(file) as stream:
+            entries |= stream.entries
+    return entries
+
+
+def read_shapes(path: str | Path) -> dict[str, Shape]:
+    """Names and shapes of all tensors of a file or a folder of shards; only the headers are read."""
+    return {key: entry.shape for key, entry in read_entries(path).items()}
+
+
+def weight_files(path: Path) -> list[Path]:
+    """A file of weights itself, or those of a folder; with an index, each that it names.
+
+    Raises InputError when there is none, or when one named by the index is not there.
+    """
+    if path.suffix in PICKLES and path.suffix != PTH:
+        raise InputError(
+            f"{path} is a pickle, which can run code when it is read; give the model in safetensors."
+        )
+    if path.is_file():
+        return [path]
+    for index in sorted(path.glob("*.safetensors.index.json")):
+        try:
+            names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{index} is not an index of weights; fetch it again.") from error
+        lost = sorted(name for name in names if not (path / name).is_file())
+        if lost:
+            raise InputError(f"{path} lacks {named(lost)}, which {index.name} names; finish the download.")
+        return [path / name for name in sorted(names)]
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        pickles = sorted(file.name for file in path.glob("*") if file.suffix in PICKLES)
+        kind = f"only pickles ({named(pickles)}), which can run code" if pickles else "no safetensors weights"
+        raise InputError(f"{path} holds {kind}; give a safetensors file or its folder.")
+    lost = [name for name in promised(files) if not (path / name).is_file()]
+    if lost:
+        raise InputError(f"{path} lacks {named(lost)}, of a set of shards; finish the download.")
+    return files
+
+
+def promised(files: Iterable[Path]) -> list[str]:
+    """The names of all shards of which some are here, as their own names tell: NAME-00001-of-00003.safetensors."""
+    sets = {match.group(1, 2) for file in files if (match := SHARD.fullmatch(file.name))}
+    return sorted(
+        f"{start}-{part:05d}-of-{count}.safetensors"
+        for start, count in sets
+        for part in range(1, int(count) + 1)
+    )
+
+
+def named(keys: list[str]) -> str:
+    """The first keys of a list, and how many more there are."""
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
