@@ -210,7 +210,7 @@ class Bundles:
 
     def finish(self, batch: Batch, status: State) -> None:
         """End a batch: what became of its lines goes into two files, of those that succeeded and of the others."""
-        good, bad = [], []
+        good, bad = list[str](), list[str]()
         query = "SELECT * FROM batch_lines WHERE batch = ? ORDER BY place"
         for line in map(_line, self.store.connection().execute(query, (batch.id,)).fetchall()):
             job = self.store.get(batch.tenant, line.job) if line.job else None

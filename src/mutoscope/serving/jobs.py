@@ -454,7 +454,7 @@ class Store:
     def due_events(self) -> list[Event]:
         """Undelivered events whose time has come, oldest first."""
         rows = self._connection().execute(
-            "SELECT * FROM events WHERE delivered = 0 AND next_at <= ? ORDER BY created_at LIMIT 50",
+            "SELECT * FROM events WHERE delivered = 0 AND next_at <= ? ORDER BY created_at, next_at LIMIT 50",
             (time.time(),),
         )
         return [Event(row["id"], row["type"], row["job"], row["created_at"], row["tries"]) for row in rows]
