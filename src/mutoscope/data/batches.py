@@ -134,7 +134,8 @@ class Group:
 class Batches:
     """The groups of every step from 1 to `steps`, on a device. Raises InputError when the cache lacks a bucket.
 
-    What is drawn is drawn on the CPU, so that a step is the same on every device.
+    What is drawn is drawn on the CPU, so that a step is the same on every device. share: which clips of every group
+    are for this process; each gets the words and the noise that it gets where all are drawn.
     """
 
     def __init__(
@@ -145,9 +146,10 @@ class Batches:
         seed: int,
         steps: int,
         device: torch.device | str = "cpu",
+        share: slice = slice(None),
     ) -> None:
         self.latents, self.config, self.process, self.seed = latents, config, process, seed
-        self.device = torch.device(device)
+        self.device, self.share = torch.device(device), share
         self.sizes = [share.size for share in config.buckets]
         if missing := [str(size) for size in self.sizes if size not in latents.sizes]:
             raise InputError(
@@ -193,7 +195,7 @@ class Batches:
         groups = self._groups(step)
         if isinstance(self.latents, WorldLatents) and (step + 1) * self.config.groups <= len(self.draws):
             for size, rows in self.rows(step + 1):
-                self.latents.expect(size, rows)
+                self.latents.expect(size, rows[self.share])
         return groups
 
     def _groups(self, step: int) -> list[Group]:
@@ -202,22 +204,26 @@ class Batches:
     def _group(self, step: int, part: int, size: Size, rows: tuple[int, ...]) -> Group:
         choose = np.random.default_rng((self.seed, 2, step, part))
         generator = torch.Generator().manual_seed(int(choose.integers(2**62)))
-        latent_BCTHW = self.latents.latents(size, rows).to(self.device)
+        mine = rows[self.share]
+        latent_BCTHW = self.latents.latents(size, mine).to(self.device)
         sigma_BT, unknown_BT = self._noise_levels(
             len(rows), latent_BCTHW.shape[2], size.tokens, choose, generator
         )
+        prompts = self._prompts(size, rows, choose)
+        noise_BCTHW = torch.randn((len(rows), *latent_BCTHW.shape[1:]), generator=generator)
         return Group(
             size,
-            rows,
-            self._prompts(size, rows, choose),
+            mine,
+            prompts,
             latent_BCTHW,
-            torch.randn(latent_BCTHW.shape, generator=generator).to(self.device),
-            sigma_BT.to(self.device),
-            unknown_BT.to(self.device),
-            self.latents.fps(size, rows).to(self.device),
+            noise_BCTHW[self.share].to(self.device),
+            sigma_BT[self.share].to(self.device),
+            unknown_BT[self.share].to(self.device),
+            self.latents.fps(size, mine).to(self.device),
         )
 
     def _prompts(self, size: Size, rows: Sequence[int], choose: np.random.Generator) -> tuple[str, ...]:
+        """Of the clips of the share."""
         # One kind for all clips of a group: texts are padded to the longest, and a detailed caption is four times
         # as long as a short one.
         mix = self.config.captions
@@ -227,7 +233,7 @@ class Batches:
         variants = choose.integers(1 << 30, size=len(rows))
         return tuple(
             "" if null else self.latents.caption(size, row, kind, int(variant))
-            for row, null, variant in zip(rows, unworded, variants)
+            for row, null, variant in list(zip(rows, unworded, variants))[self.share]
         )
 
     def _noise_levels(

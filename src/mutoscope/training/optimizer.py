@@ -14,6 +14,8 @@ from torch.optim import AdamW, Optimizer
 
 from mutoscope.errors import InputError
 
+Orthogonalise = Callable[[list[Tensor], torch.dtype], list[Tensor]]  # see `orthogonalised`
+
 POLYNOMIALS = (
     (8.0934, -23.6204, 17.4462),
     (3.6366, -2.7219, 0.5365),
@@ -72,13 +74,17 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
 
 
 def build_optimizers(
-    modules: Mapping[str, nn.Module], config: OptimizerConfig, muon_dtype: torch.dtype = torch.float32
+    modules: Mapping[str, nn.Module],
+    config: OptimizerConfig,
+    muon_dtype: torch.dtype = torch.float32,
+    orthogonalise: Orthogonalise | None = None,
 ) -> list[Optimizer]:
     """Muon on the 2-D weights of linear layers inside blocks, AdamW on the rest.
 
     "Inside blocks" means inside an nn.ModuleList: embeddings, the first and last projections, norms, biases,
     tables and, unless the config says otherwise, convolutions go to AdamW, as advised by the authors of Muon
     (Jordan et al. 2024). muon_dtype: of Muon's matrix products; bfloat16 pays on GPUs and on CPUs with AMX.
+    orthogonalise: for matrices that are not in one place (see parallel.py).
     """
     hidden: dict[int, Tensor] = {}
     if config.kind == "muon":
@@ -109,7 +115,14 @@ def build_optimizers(
         optimizers.append(AdamW(groups, lr=config.adamw_lr, betas=config.betas, eps=config.eps, fused=True))
     if hidden:
         optimizers.append(
-            Muon(hidden.values(), config.muon_lr, config.momentum, config.weight_decay, muon_dtype)
+            Muon(
+                hidden.values(),
+                config.muon_lr,
+                config.momentum,
+                config.weight_decay,
+                muon_dtype,
+                orthogonalise,
+            )
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -156,8 +169,9 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        orthogonalise: Orthogonalise | None = None,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self.orthogonalise = dtype, orthogonalise or orthogonalised
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -171,7 +185,7 @@ class Muon(Optimizer):
             for shape, matrices in by_shape.items():
                 rows, columns = shape[0], shape[1:].numel()
                 flat = [direction.flatten(1) for direction in self._momentum(matrices, group["momentum"])]
-                directions = [direction.view(shape) for direction in orthogonalised(flat, self.dtype)]
+                directions = [direction.view(shape) for direction in self.orthogonalise(flat, self.dtype)]
                 lr = group["lr"]
                 torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
                 torch._foreach_add_(matrices, directions, alpha=-lr * 0.2 * math.sqrt(max(rows, columns)))

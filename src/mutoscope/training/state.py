@@ -339,8 +339,11 @@ class EMA:
 
     @torch.no_grad()
     def _exchange(self) -> None:
+        # Values change places, not tensors: sharded parameters are known by their storage.
         for key, parameter in self.live.items():
-            parameter.data, self.average[key] = self.average[key], parameter.data
+            average = self.average[key].clone()
+            self.average[key].copy_(parameter)
+            parameter.copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "average": dict(self.average)}

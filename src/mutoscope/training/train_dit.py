@@ -50,7 +50,20 @@ from mutoscope.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
     clip_gradients,
+    orthogonalised,
     set_learning_rate,
+)
+from mutoscope.training.parallel import (
+    Ranks,
+    gathered,
+    joined,
+    load_ema,
+    load_optimizer,
+    orthogonalised_by_owners,
+    part_of_the_loss,
+    refuse_empty_shares,
+    shard,
+    whole,
 )
 from mutoscope.training.state import (
     EMA,
@@ -142,6 +155,7 @@ class Run:
     """All that the loop works with."""
 
     config: TrainDiTConfig
+    ranks: Ranks
     folder: Path
     device: torch.device
     vae: VAE
@@ -168,12 +182,17 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
     """Train, and return the model folder `out`/model.
 
     resume: None begins a new run, "auto" continues one if there is one, anything else is a checkpoint
-    folder. Raises InputError for a config that cannot work, FloatingPointError before the update that a NaN
-    or Inf would spoil, SystemExit(75) after a signal, with a checkpoint saved.
+    folder. Under torchrun all its processes train one model (see parallel.py). Raises InputError for a config
+    that cannot work, FloatingPointError before the update that a NaN or Inf would spoil, SystemExit(75) after a
+    signal, with a checkpoint saved.
     """
-    folder = Path(config.out)
     process, steps, leg = config.process, config.optimizer.steps, Leg(config.minutes)
-    with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
+    with (
+        joined(device_of(config.device)) as ranks,
+        claimed(ranks.folder(Path(config.out))),
+        StopSignal() as stop,
+        closing(begin(config, ranks, resume)) as run,
+    ):
         optimizers, flop = run.optimizers, dict[Size, float]()
         watch = Watch(run.speed, dtype_of(config.precision), run.seconds, device=run.device)
         saved_at = time.monotonic()
@@ -184,9 +203,10 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
             with autocast(run.device, config.precision):
                 text_BLD, mask_BL = run.text([prompt for group in groups for prompt in group.prompts])
                 predictions = predict(run.dit, groups, process, text_BLD, mask_BL, config.batches.layout)
-            loss = diffusion_loss(process, groups, predictions)
+            loss = diffusion_loss(process, groups, predictions) * part_of_the_loss(groups, ranks)
             watch.lap("forward")
             torch.autograd.backward([loss])
+            loss = ranks.total(loss)
             watch.lap("backward")
             factor = set_learning_rate(optimizers, step, config.optimizer)
             norm = clip_gradients(optimizers, config.optimizer.clip)
@@ -210,8 +230,8 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
             watch.lap("pauses")
             watch.step(step, *work(groups, flop))
             minutes = (time.monotonic() - saved_at) / 60
-            ends = stop.requested or leg.over
-            if last or ends or due(config.checkpoint_every, step) or minutes > config.checkpoint_minutes:
+            ends, late = ranks.agree(stop.requested or leg.over, minutes > config.checkpoint_minutes)
+            if last or ends or late or due(config.checkpoint_every, step):
                 save(run, watch.seconds)
                 saved_at = time.monotonic()
                 watch.lap("pauses")
@@ -282,13 +302,16 @@ def flop_per_clip(run: Run, group: Group) -> float:
 # --- beginning
 
 
-def begin(config: TrainDiTConfig, folder: Path, resume: str | None) -> Run:
+def begin(config: TrainDiTConfig, ranks: Ranks, resume: str | None) -> Run:
     """Build everything, fresh or from a checkpoint."""
+    folder, checkpoints = ranks.folder(Path(config.out)), checkpoints_of(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    sweep(folder / "checkpoints")
-    found = checkpoint_to_resume(folder / "checkpoints", resume)
+    if ranks.first:
+        sweep(checkpoints)
+    ranks.wait()
+    found = checkpoint_to_resume(checkpoints, resume)
     parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
     if found:
         before = to_dict(
@@ -299,30 +322,38 @@ def begin(config: TrainDiTConfig, folder: Path, resume: str | None) -> Run:
     vae = load_vae(config.vae, device).eval().requires_grad_(False)
     latents = data_of(config, vae)
     steps = config.optimizer.steps
-    batches = Batches(latents, config.batches, config.process, config.seed, steps, device)
+    batches = Batches(latents, config.batches, config.process, config.seed, steps, device, ranks.share)
+    refuse_empty_shares(batches, ranks)
     dit, text = build_models(config, latents, meta.get("tokenizer"))
-    dit.to(device)
-    text.encoder.to(device)
-    if config.compile:
-        compile_blocks([dit])
-    modules: dict[str, nn.Module] = {"dit": dit, "text": text.encoder}
-    optimizers = build_optimizers(modules, config.optimizer, dtype_of(config.precision))
-    ema = EMA(modules, config.ema)
+    modules: dict[str, nn.Module] = {"dit": dit.to(device), "text": text.encoder.to(device)}
     if found:
         for name, module in modules.items():
             module.load_state_dict(parts[name])
+    if config.compile:
+        compile_blocks([dit])
+    shard(dit, text.encoder, ranks)
+    optimizers = build_optimizers(
+        modules,
+        config.optimizer,
+        dtype_of(config.precision),
+        orthogonalised if ranks.mesh is None else orthogonalised_by_owners,
+    )
+    ema = EMA(modules, config.ema)
+    if found:
         for i, optimizer in enumerate(optimizers):
-            optimizer.load_state_dict(parts[f"optimizer{i}"])
-        ema.load_state_dict(parts["ema"])
+            load_optimizer(optimizer, parts[f"optimizer{i}"])
+        load_ema(ema, parts["ema"])
         say(f"resuming from step {meta['step']}.")
     weights = sum(parameter.numel() for module in modules.values() for parameter in module.parameters())
     require_space(folder, 16 * weights * (config.keep + 1))  # weights, averages, two optimiser states, fp32
     write_json(folder / "config.json", config)
     log = RunLog(folder, "log.jsonl", meta["step"])
     speed = RunLog(folder, "speed.jsonl", meta["step"])
-    progress = Progress("train dit", steps, meta["step"])
+    label = "train dit" if ranks.first else f"train dit, rank {ranks.rank}"
+    progress = Progress(label, steps, meta["step"])
     return Run(
         config=config,
+        ranks=ranks,
         folder=folder,
         device=device,
         vae=vae,
@@ -337,6 +368,11 @@ def begin(config: TrainDiTConfig, folder: Path, resume: str | None) -> Run:
         seconds=meta["seconds"],
         progress=progress,
     )
+
+
+def checkpoints_of(config: TrainDiTConfig) -> Path:
+    """Where the checkpoints of a run are, one set for all ranks."""
+    return Path(config.out) / "checkpoints"
 
 
 def data_of(config: TrainDiTConfig, vae: VAE) -> Latents | WorldLatents:
@@ -429,12 +465,12 @@ def sample(run: Run, size: Size) -> Tensor:
     noise_BCTHW = torch.stack(
         [addressed_noise(seed, *shape, device=run.device) for seed in range(len(prompts))]
     )
-    text = run.dit.cache_text(*run.text([*prompts, *[""] * len(prompts)]))
+    text_BLD, mask_BL = run.text([*prompts, *[""] * len(prompts)])
 
     def denoise(latent_BCTHW: Tensor, sigma: Tensor) -> Tensor:
         doubled_BCTHW = torch.cat([latent_BCTHW, latent_BCTHW])
         timestep_B = config.process.timestep(sigma).float().expand(len(doubled_BCTHW))
-        prediction = run.dit(doubled_BCTHW, timestep_B, text)
+        prediction = run.dit(doubled_BCTHW, timestep_B, text_BLD, mask_BL)
         worded, null = config.process.to_x0(prediction, doubled_BCTHW, sigma.float()).chunk(2)
         return config.process.clipped(null + config.guidance * (worded - null))
 
@@ -447,6 +483,8 @@ def draw(run: Run) -> None:
     size = max(run.batches.sizes, key=lambda size: (size.frames > 1, run.batches.clips(size)))
     with run.ema.applied(), uncompiled(run.config.compile), autocast(run.device, run.config.precision):
         latent_BCTHW = sample(run, size)
+    if not run.ranks.first:
+        return
     videos = run.vae.decode(latent_BCTHW)
     moments = [round(i * (size.frames - 1) / 4) for i in range(5)] if size.frames > 1 else [0]
     grid = Image.new("RGB", (len(moments) * (size.width + 2), len(videos) * (size.height + 2)), "white")
@@ -462,19 +500,22 @@ def draw(run: Run) -> None:
         plot_losses(run.log.records()).save(run.folder / "loss.png")
 
 
-def save(run: Run, seconds: float) -> Path:
-    """A checkpoint of everything that the next step depends on."""
+def save(run: Run, seconds: float) -> None:
+    """A checkpoint of everything that the next step depends on, for any number of ranks."""
     run.log.sync()
     run.speed.sync()
     parts = {"dit": run.dit.state_dict(), "text": run.text.encoder.state_dict(), "ema": run.ema.state_dict()}
     parts |= {f"optimizer{i}": optimizer.state_dict() for i, optimizer in enumerate(run.optimizers)}
+    parts = gathered(parts)
+    if not run.ranks.first:
+        return
     meta = {
         "step": run.step,
         "seconds": seconds,
         "config": to_dict(run.config),
         "tokenizer": run.text.tokenizer.to_str(),
     }
-    return save_checkpoint(run.folder / "checkpoints", run.step, parts, meta, run.config.keep)
+    save_checkpoint(checkpoints_of(run.config), run.step, parts, meta, run.config.keep)
 
 
 def finish(run: Run, seconds: float) -> Path:
@@ -488,20 +529,25 @@ def finish(run: Run, seconds: float) -> Path:
         "steps": run.step,
         "seconds": round(seconds),
         "clips": run.batches.clips_through(run.step),
-        "hardware": words_for(run.device),
+        "hardware": words_for(run.device) + (f", {run.ranks.count} ranks" if run.ranks.mesh else ""),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
         "validation": validation,
         "latents": {"vae_sha256": run.batches.latents.vae_sha256},
     }
+    path = Path(config.out) / "model"
     with run.ema.applied():
-        path = save_model(
-            run.folder / "model",
-            vae=run.vae,
-            dit=run.dit.eval(),
-            text=run.text,
-            process=config.process,
-            card=ModelCard(name=config.size, training=training),
-        )
+        dit = whole(run.dit, lambda: DiT(run.dit.config), run.ranks)
+        encoder = whole(run.text.encoder, lambda: TextEncoder(run.text.encoder.config), run.ranks)
+        if run.ranks.first:
+            save_model(
+                path,
+                vae=run.vae,
+                dit=dit.eval(),
+                text=Text(run.text.tokenizer, encoder),
+                process=config.process,
+                card=ModelCard(name=config.size, training=training),
+            )
+    run.ranks.wait()
     say(f"{path}: {run.step} steps in {clock(seconds)}, validation {validation}.")
     return path
