@@ -119,6 +119,33 @@ def test_a_line_whose_record_was_lost_is_not_made_twice(
     assert len(desk.store.all_jobs(9)) == 1
 
 
+def test_the_same_request_again_is_the_same_batch(client: TestClient) -> None:
+    file = client.post(
+        "/v1/files", data={"purpose": "batch"}, files={"file": ("a", lines_of({"prompt": "x"}))}
+    ).json()
+    asked = {"input_file_id": file["id"], "endpoint": "/v1/videos", "completion_window": "24h"}
+
+    def ids(*heads: dict[str, str]) -> set[str]:
+        return {client.post("/v1/batches", json=asked, headers=head).json()["id"] for head in heads}
+
+    assert len(ids({}, {})) == 2
+    assert len(ids({}, {"x-stainless-retry-count": "1"}, {"x-stainless-retry-count": "2"})) == 1
+    assert len(ids({"idempotency-key": "k"}, {"idempotency-key": "k"}, {"idempotency-key": "l"})) == 2
+    other = {**asked, "metadata": {"a": "b"}}
+    answer = client.post("/v1/batches", json=other, headers={"idempotency-key": "k"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_many_bad_lines_do_not_wait_for_each_other(
+    client: TestClient, turn: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "AT_ONCE", 1)
+    batch = begin(client, lines_of(*({"prompt": ""} for _ in range(20))))
+    turn()
+    told = client.get(f"/v1/batches/{batch['id']}").json()
+    assert (told["status"], told["request_counts"]["failed"]) == ("completed", 20)
+
+
 def test_a_cancelled_batch_stops_its_jobs(
     client: TestClient, desk: Desk, turn: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import Response
 
-from mutoscope.serving.bundles import WINDOW, Batch, Line, State, batch_reply
-from mutoscope.serving.desk import Desk, desk_of, tenant_of
+from mutoscope.serving.bundles import WINDOW, Asked, Batch, Line, State, batch_reply
+from mutoscope.serving.desk import Desk, desk_of, key_reused, repetition, tenant_of
+from mutoscope.serving.jobs import KeyReused
 from mutoscope.serving.protocol import (
     ApiError,
     BatchesReply,
@@ -29,6 +30,8 @@ LATER = (429, 503, 507)
 """Answers after which a line is sent again; all others are for good."""
 
 LOOK_EVERY = 0.5
+ROUNDS = 25
+"""So often new lines are sent in the place of refused ones before other batches have their turn."""
 
 log = logging.getLogger("mutoscope.batches")
 
@@ -101,8 +104,12 @@ async def create_batch(request: Request) -> BatchReply:
     if not received.strict:
         raise ApiError(415, "unsupported_media_type", "A batch is asked for in JSON; send application/json.")
     asked = received.parse(CreateBatch)
-    order = (tenant_of(request), asked.endpoint, asked.input_file_id, asked.metadata)
-    batch = await desk.write(desk.bundles.begin, *order)
+    key, is_retry = repetition(request)
+    order = Asked(tenant_of(request), asked.endpoint, asked.input_file_id, asked.metadata, key, is_retry)
+    try:
+        batch = await desk.write(desk.bundles.begin, order)
+    except KeyReused as error:
+        raise key_reused() from error
     if batch is None:
         raise _unknown("file", "input_file_id")
     return batch_reply(batch)
@@ -170,13 +177,16 @@ async def go_on(app: FastAPI, desk: Desk, batch: Batch) -> None:
             await desk.write(desk.store.cancel, batch.tenant, job)
         await desk.write(bundles.finish, batch, ending)
         return
-    lines = await desk.read(bundles.waiting, batch)
-    for line in lines:
-        code, reply = await ask(app, batch, line)
-        if code in LATER:
-            return
-        await desk.write(bundles.answer, line, code, reply)
-    if not lines and not await desk.read(bundles.unfinished, batch):
+    for _ in range(ROUNDS):
+        lines = await desk.read(bundles.waiting, batch)
+        for line in lines:
+            code, reply = await ask(app, batch, line)
+            if code in LATER:
+                return
+            await desk.write(bundles.answer, line, code, reply)
+        if not lines:
+            break
+    if not await desk.read(bundles.is_open, batch):
         await desk.write(bundles.finish, batch, "completed")
 
 

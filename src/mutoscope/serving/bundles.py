@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mutoscope.serving.jobs import Job, Store, announce
+from mutoscope.serving import orders
+from mutoscope.serving.jobs import KEY_WINDOW, RETRY_WINDOW, Job, KeyReused, Store, announce
 from mutoscope.serving.protocol import (
     BatchCounts,
     BatchFault,
@@ -38,7 +39,7 @@ CREATE TABLE IF NOT EXISTS batches (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, status TEXT NOT NULL,
   endpoint TEXT NOT NULL, input_file TEXT NOT NULL, metadata TEXT, faults TEXT, total INTEGER NOT NULL,
   created_at INTEGER NOT NULL, cancelling_at INTEGER, ended_at INTEGER, completed INTEGER, failed INTEGER,
-  output_file TEXT, error_file TEXT);
+  output_file TEXT, error_file TEXT, fingerprint TEXT NOT NULL, key TEXT);
 CREATE INDEX IF NOT EXISTS by_status ON batches (status);
 CREATE TABLE IF NOT EXISTS batch_lines (
   batch TEXT NOT NULL, place INTEGER NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, code INTEGER, reply TEXT,
@@ -66,6 +67,23 @@ class Batch:
     failed: int
     output_file: str | None
     error_file: str | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request for a batch: who asks, for what, and how a repetition of it is recognised."""
+
+    tenant: str
+    endpoint: str
+    input_file: str
+    metadata: dict[str, str] | None = None
+    key: str | None = None
+    is_retry: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        fields = {"endpoint": self.endpoint, "input_file": self.input_file, "metadata": self.metadata}
+        return orders.fingerprint(fields)
 
 
 @dataclass(frozen=True)
@@ -124,36 +142,46 @@ class Bundles:
 
     # --- batches ------------------------------------------------------------------------------------
 
-    def begin(
-        self, tenant: str, endpoint: str, input_file: str, metadata: dict[str, str] | None
-    ) -> Batch | None:
-        """A batch of the lines of a file, failed at once when one of them is none; None for an unknown file."""
-        content = self.content(tenant, input_file)
+    def begin(self, asked: Asked) -> Batch | None:
+        """A batch of the lines of a file, failed at once when one of them is none; None for an unknown file.
+
+        The same request again (see `Store.submit`) gets the batch that it made before; raises KeyReused for a key
+        that named another request.
+        """
+        content = self.content(asked.tenant, asked.input_file)
         if content is None:
             return None
-        lines, faults = read_lines(content, endpoint)
-        identifier, now = f"batch_{secrets.token_hex(16)}", int(time.time())
+        lines, faults = read_lines(content, asked.endpoint)
+        now = int(time.time())
+        row = {
+            "id": f"batch_{secrets.token_hex(16)}",
+            "tenant": asked.tenant,
+            "status": "failed" if faults else "in_progress",
+            "endpoint": asked.endpoint,
+            "input_file": asked.input_file,
+            "metadata": None if asked.metadata is None else json.dumps(asked.metadata),
+            "faults": json.dumps([fault.model_dump() for fault in faults]),
+            "total": len(lines),
+            "created_at": now,
+            "ended_at": now if faults else None,
+            "completed": 0,
+            "failed": 0,
+            "fingerprint": asked.fingerprint,
+            "key": asked.key,
+        }
         with self.store.transaction() as db:
-            db.execute(
-                "INSERT INTO batches (id, tenant, status, endpoint, input_file, metadata, faults, total, created_at,"
-                " ended_at, completed, failed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
-                (
-                    identifier,
-                    tenant,
-                    "failed" if faults else "in_progress",
-                    endpoint,
-                    input_file,
-                    None if metadata is None else json.dumps(metadata),
-                    json.dumps([fault.model_dump() for fault in faults]),
-                    len(lines),
-                    now,
-                    now if faults else None,
-                ),
-            )
+            earlier = _earlier(db, asked)
+            if earlier is not None:
+                return self.batch(asked.tenant, earlier)
+            names = ", ".join(row)
+            places = ", ".join(f":{name}" for name in row)
+            db.execute(f"INSERT INTO batches ({names}) VALUES ({places})", row)
             if not faults:
-                rows = [(identifier, place, name, body) for place, (name, body) in enumerate(lines)]
-                db.executemany("INSERT INTO batch_lines (batch, place, name, body) VALUES (?, ?, ?, ?)", rows)
-        return self.batch(tenant, identifier)
+                texts = [(row["id"], place, name, body) for place, (name, body) in enumerate(lines)]
+                db.executemany(
+                    "INSERT INTO batch_lines (batch, place, name, body) VALUES (?, ?, ?, ?)", texts
+                )
+        return self.batch(asked.tenant, str(row["id"]))
 
     def batch(self, tenant: str, identifier: str) -> Batch | None:
         query = "SELECT * FROM batches WHERE id = ? AND tenant = ?"
@@ -207,6 +235,12 @@ class Bundles:
             " AND jobs.status IN ('queued', 'in_progress')"
         )
         return [row["job"] for row in self.store.connection().execute(query, (batch.id,))]
+
+    def is_open(self, batch: Batch) -> bool:
+        """Whether a line has no answer yet, or a job of the batch waits or is being made."""
+        query = "SELECT 1 FROM batch_lines WHERE batch = ? AND code IS NULL LIMIT 1"
+        unanswered = self.store.connection().execute(query, (batch.id,)).fetchone()
+        return unanswered is not None or bool(self.unfinished(batch))
 
     def finish(self, batch: Batch, status: State) -> None:
         """End a batch: what became of its lines goes into two files, of those that succeeded and of the others."""
@@ -290,6 +324,22 @@ class Bundles:
             {"tenant": tenant, "place": place, "purpose": purpose, "limit": limit + 1},
         ).fetchall()
         return rows[:limit], len(rows) > limit
+
+
+def _earlier(db: sqlite3.Connection, asked: Asked) -> str | None:
+    """The batch that the same request made before."""
+    if asked.key is not None:
+        query = "SELECT id, fingerprint FROM batches WHERE tenant = ? AND key = ? AND created_at > ?"
+        row = db.execute(query, (asked.tenant, asked.key, time.time() - KEY_WINDOW)).fetchone()
+        if row is not None and row["fingerprint"] != asked.fingerprint:
+            raise KeyReused
+    elif asked.is_retry:
+        query = "SELECT id FROM batches WHERE tenant = ? AND fingerprint = ? AND created_at >= ? ORDER BY number DESC"
+        found = (asked.tenant, asked.fingerprint, time.time() - RETRY_WINDOW)
+        row = db.execute(query, found).fetchone()
+    else:
+        return None
+    return None if row is None else row["id"]
 
 
 FILE_COLUMNS = "number, id, tenant, purpose, filename, LENGTH(content) AS bytes, created_at"

@@ -63,6 +63,26 @@ def tenant_of(request: Request) -> str:
     return tenant
 
 
+def repetition(request: Request) -> tuple[str | None, bool]:
+    """By what a request is known again: its Idempotency-Key, and whether the client says that it is a retry.
+
+    Raises ApiError (400) for a key that is none.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= 255:
+        raise ApiError(400, "invalid_idempotency_key", "An Idempotency-Key has 1 to 255 characters.")
+    retries = request.headers.get("x-stainless-retry-count", "0")
+    return key, retries.isdigit() and int(retries) > 0
+
+
+def key_reused() -> ApiError:
+    return ApiError(
+        422,
+        "idempotency_key_reused",
+        "This Idempotency-Key was used for another request; take a new one.",
+    )
+
+
 async def job_of(request: Request, identifier: str) -> Job:
     """The caller's job of this id. Raises ApiError (404), for a foreign one too."""
     desk = desk_of(request)

@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from mutoscope.serving import orders
-from mutoscope.serving.desk import Desk, job_reply, tenant_of, unknown_video
+from mutoscope.serving.desk import Desk, job_reply, key_reused, repetition, tenant_of, unknown_video
 from mutoscope.serving.ingest import Media, normalise
 from mutoscope.serving.jobs import Job, KeyReused, QueueFull, Submission
 from mutoscope.serving.orders import Order
@@ -66,17 +66,12 @@ class Inputs:
 
     async def submit(self, request: Request, order: Order, fields: dict[str, Any]) -> Response:
         """Queue the order; `fields` are what was asked, by which a repetition of the request is recognised."""
-        key = request.headers.get("idempotency-key")
-        if key is not None and not 1 <= len(key) <= 255:
-            raise ApiError(400, "invalid_idempotency_key", "An Idempotency-Key has 1 to 255 characters.")
+        key, is_retry = repetition(request)
         refusal = await asyncio.to_thread(judge, self.desk.policy, "queue", order)
         if refusal is not None:
             status = 400 if refusal.code == "moderation_blocked" else 503
             raise ApiError(status, refusal.code, refusal.reason, "prompt" if status == 400 else None)
-        retries = request.headers.get("x-stainless-retry-count", "0")
-        asked = Submission(
-            tenant_of(request), order, orders.fingerprint(fields), key, retries.isdigit() and int(retries) > 0
-        )
+        asked = Submission(tenant_of(request), order, orders.fingerprint(fields), key, is_retry)
         try:
             job, self.is_kept = await self.desk.write(self.desk.store.submit, asked, self.desk.limits)
         except QueueFull as error:
@@ -87,11 +82,7 @@ class Inputs:
                 headers={"retry-after": "10"},
             ) from error
         except KeyReused as error:
-            raise ApiError(
-                422,
-                "idempotency_key_reused",
-                "This Idempotency-Key was used for another request; take a new one.",
-            ) from error
+            raise key_reused() from error
         return job_reply(job)
 
     def _folder(self) -> Path:
