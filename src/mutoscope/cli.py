@@ -4,6 +4,7 @@ torch and everything above it are imported inside the commands, so that `--help`
 Exit codes: 0 done, 1 our fault, 2 a mistake in the input, 130 stopped by Ctrl-C (what was made is kept).
 """
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -73,6 +74,7 @@ app.command()(captioning.caption)
 train.command("vae")(learning.train_vae)
 train.command("dit")(learning.train_dit)
 train.command("captioner")(captioning.train_captioner)
+train.command("judge")(learning.train_judge)
 data.command("recaption")(captioning.data_recaption)
 data.command("encode")(learning.data_encode)
 data.command("stats")(learning.data_stats)
@@ -124,17 +126,32 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("MUTOSCOPE_DEBUG") == "1":
             raise
-        code = complain(
-            f"Mutoscope failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}; this is our "
-            "fault, please report it with what the same command prints after `export MUTOSCOPE_DEBUG=1`.",
-            1,
-        )
+        sentence = fault_of_the_machine(error)
+        code = complain(sentence, 2) if sentence else complain(our_fault(error), 1)
     sys.exit(code)
 
 
 def complain(sentence: str, code: int) -> int:
     print(sentence, file=sys.stderr)
     return code
+
+
+def fault_of_the_machine(error: Exception) -> str | None:
+    """What no command foresaw and nobody can mend here: a name too long, a folder that is none, no room."""
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return "This machine has not enough memory for that; ask for a smaller --size or a shorter clip."
+    if not isinstance(error, OSError) or (error.filename is None and error.errno != errno.ENOSPC):
+        return None
+    place = "a file" if error.filename is None else repr(str(error.filename)[:80])
+    reason = (error.strerror or type(error).__name__).lower()
+    return f"Cannot use {place}: {reason}; choose another name or place."
+
+
+def our_fault(error: Exception) -> str:
+    return (
+        f"Mutoscope failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}; this is our "
+        "fault, please report it with what the same command prints after `export MUTOSCOPE_DEBUG=1`."
+    )
 
 
 def usage(error: typer.TyperException) -> str:

@@ -5,6 +5,7 @@ Nothing here needs torch, so that a mistake is told before any weights are read.
 
 import hashlib
 import math
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -199,12 +200,12 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
     """
     fps = defaults.fps if request.fps is None else float(request.fps)
     if request.seconds is not None:
-        frames = max(1, round(request.seconds * fps))
-        if frames > FRAMES[1]:
+        if request.seconds * fps > FRAMES[1]:
             raise InputError(
-                f"{request.seconds:g} seconds at {fps:g} fps are {frames} frames; "
+                f"{request.seconds:g} seconds at {fps:g} fps are {request.seconds * fps:.6g} frames; "
                 f"ask for at most {FRAMES[1]} frames."
             )
+        frames = max(1, round(request.seconds * fps))
     else:
         frames = defaults.frames if request.frames is None else request.frames
     width = defaults.width if request.width is None else request.width
@@ -265,7 +266,7 @@ def request_of(recipe: Recipe) -> Request:
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height from "WxH". Raises InputError for anything else."""
     parts = text.lower().replace("×", "x").split("x")
-    if len(parts) != 2 or not all(part.strip().lstrip("+-").isdecimal() for part in parts):
+    if len(parts) != 2 or not all(re.fullmatch(r"\s*[+-]?\d{1,9}\s*", part) for part in parts):
         raise InputError(f"The size {text!r} is not WIDTHxHEIGHT in pixels; write for example 64x64.")
     width, height = (int(part) for part in parts)
     _check_whole("width", width, SIDES)
@@ -339,8 +340,10 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file. Raises InputError when it cannot be read."""
+    """Hexadecimal sha256 of a file. Raises InputError when it cannot be read, or has no end."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path} is not a regular file; give a video or picture file.")
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
