@@ -24,9 +24,19 @@ Source = Annotated[Path, typer.Argument(metavar="CLIP", help="A video of any kin
 Second = Annotated[Path, typer.Argument(metavar="CLIP2", help="The video that follows; fitted to the first.")]
 Prompt = Annotated[str, typer.Argument(metavar="[PROMPT]", help="What is to be seen, in quotes.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", help="Length of what is made anew.")]
-Fps = Annotated[float | None, typer.Option("--fps", help="Frames per second; else those of the clip.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the sampler.")]
-Follow = Annotated[float | None, typer.Option("--guidance", help="How strictly to follow the prompt.")]
+Fps = Annotated[
+    float | None, typer.Option("--fps", help="Frames per second; else those of the clip, or the model.")
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="Steps of the sampler: fewer are faster, more are finer.")
+]
+Follow = Annotated[
+    float | None, typer.Option("--guidance", help="How strictly to follow the prompt; 1 = off.")
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option("--sampler", help="euler, heun, ddim, dpmpp_1, dpmpp_2m, dpmpp_3m or unipc."),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Same seed, same clip; drawn when left out.")]
 Expander = Annotated[
     str,

@@ -6,50 +6,26 @@ from typing import Annotated
 
 import typer
 
-from mutoscope.commands.options import Draft, Follow, Fps, Json, ModelName, Output, Seed, Size, Steps
+from mutoscope.commands.drawing import Drawing, Framing, spread
+from mutoscope.commands.options import Json, ModelName, Output
 
 
+@spread
 def plan(
     prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="It changes no cost.")] = "",
+    *,
     output: Output = None,
     model: ModelName = "tiny",
-    size: Size = None,
-    seconds: Annotated[float | None, typer.Option(help="Length in seconds.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Length in frames.")] = None,
-    fps: Fps = None,
-    steps: Steps = None,
-    guidance: Follow = None,
-    sampler: Annotated[str | None, typer.Option(help="As for generate.")] = None,
-    seed: Seed = None,
-    negative: Annotated[str, typer.Option(metavar="TEXT", help="What is not to be seen.")] = "",
-    image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to begin with.")] = None,
-    last_image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture to end with.")] = None,
-    draft: Draft = None,
+    framing: Framing,
+    drawing: Drawing,
     stream: Annotated[bool, typer.Option("--stream", help="As for generate; it changes no cost.")] = False,
     as_json: Json = False,
 ) -> None:
     """Tell memory, time and disk of a clip; exit code 2 when it does not fit."""
     from mutoscope.generation.naming import check_place
-    from mutoscope.generation.request import Request, parse_size
     from mutoscope.terminal import Say, duration
 
-    width, height = parse_size(size) if size is not None else (None, None)
-    request = Request(
-        prompt=prompt.strip(),
-        width=width,
-        height=height,
-        frames=frames,
-        fps=fps,
-        steps=steps,
-        guidance=guidance,
-        sampler=sampler,
-        seed=seed,
-        negative=negative.strip(),
-        seconds=seconds,
-        image=image,
-        last_image=last_image,
-        draft=parse_size(draft) if draft is not None else None,
-    )
+    request = framing.of(drawing.request(prompt))
     check_place(output)
     from mutoscope.generation.generate import resolve
     from mutoscope.generation.plan import free_disk, free_memory, plan, readable, refuse_what_the_disk_lacks

@@ -6,23 +6,12 @@ from typing import Annotated
 
 import typer
 
-from mutoscope.commands.generating import _make_from, _request
-from mutoscope.commands.options import (
-    Follow,
-    Fps,
-    Json,
-    ModelName,
-    Output,
-    Prompt,
-    Quiet,
-    Seed,
-    Size,
-    Source,
-    Steps,
-)
+from mutoscope.commands.drawing import Drawing, Making, make_from_clips, spread
+from mutoscope.commands.options import ModelName, Prompt, Quiet, Source
 from mutoscope.errors import InputError
 
 
+@spread
 def inpaint(
     clip: Source,
     prompt: Prompt = "",
@@ -31,45 +20,35 @@ def inpaint(
         Path, typer.Option(metavar="FILE", help="A picture or clip of the clip's size, white = draw anew.")
     ],
     strength: Annotated[str, typer.Option(help="0 to 1; below 1 what was there shines through.")] = "1",
-    output: Output = None,
-    model: ModelName = "tiny",
-    size: Size = None,
-    fps: Fps = None,
-    steps: Steps = None,
-    guidance: Follow = None,
-    seed: Seed = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    making: Making,
+    drawing: Drawing,
 ) -> None:
     """Draw a part of a clip anew and leave the rest as it is."""
     from mutoscope.generation.request import parse_strength, repaint
 
-    request = _request(prompt, None, size, fps, steps, guidance, seed)
-    _make_from(request, repaint(clip, mask, parse_strength(strength)), output, model, as_json, quiet)
+    request = drawing.request(prompt)
+    make_from_clips(request, repaint(clip, mask, parse_strength(strength)), making)
 
 
+@spread
 def restyle(
     clip: Source,
     style: Annotated[str, typer.Argument(help="How it is to look, in quotes.")],
-    strength: Annotated[str, typer.Option(help="0 to 1, or subtle, mild or strong.")] = "0.6",
-    output: Output = None,
-    model: ModelName = "tiny",
-    size: Size = None,
-    fps: Fps = None,
-    steps: Steps = None,
-    guidance: Follow = None,
-    seed: Seed = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    *,
+    strength: Annotated[
+        str, typer.Option(help="How much to change: 0 to 1, or subtle, mild or strong.")
+    ] = "0.6",
+    making: Making,
+    drawing: Drawing,
 ) -> None:
     """Draw a clip again with its own prompt and another look."""
     from mutoscope.generation.request import Task, file_sha256, parse_strength
 
-    request = _request(style, None, size, fps, steps, guidance, seed)
+    request = drawing.request(style)
     if not request.prompt:
         raise InputError('The style is empty; say how the clip is to look, for example "at night".')
     task = Task("restyle", str(clip), file_sha256(clip), strength=parse_strength(strength))
-    _make_from(request, task, output, model, as_json, quiet)
+    make_from_clips(request, task, making)
 
 
 def storyboard(

@@ -1,0 +1,160 @@
+"""The options of the verbs that draw, each group written once, and the requests that they make."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from mutoscope.commands.options import (
+    Draft,
+    Follow,
+    Fps,
+    Json,
+    ModelName,
+    Output,
+    Quiet,
+    Sampler,
+    Seed,
+    Size,
+    Steps,
+)
+from mutoscope.errors import InputError
+
+if TYPE_CHECKING:
+    from mutoscope.generation.request import Request, Task
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How anything is drawn, from words or from clips."""
+
+    size: Size = None
+    fps: Fps = None
+    steps: Steps = None
+    guidance: Follow = None
+    sampler: Sampler = None
+    seed: Seed = None
+    negative: Annotated[str, typer.Option("--negative", metavar="TEXT", help="What is not to be seen.")] = ""
+
+    def request(self, prompt: str, seconds: float | None = None) -> "Request":
+        """The request of a prompt. Raises InputError for values outside their range."""
+        from mutoscope.generation.request import Request, parse_size
+
+        width, height = parse_size(self.size) if self.size is not None else (None, None)
+        return Request(
+            prompt=prompt.strip(),
+            width=width,
+            height=height,
+            fps=self.fps,
+            steps=self.steps,
+            guidance=self.guidance,
+            sampler=self.sampler,
+            seed=self.seed,
+            negative=self.negative.strip(),
+            seconds=seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How long a clip from words is, and the pictures that it shows."""
+
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Length in seconds.")] = None
+    frames: Annotated[int | None, typer.Option("--frames", help="Length in frames, instead.")] = None
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", metavar="FILE", help="A picture to begin with: the first frame."),
+    ] = None
+    last_image: Annotated[
+        Path | None,
+        typer.Option("--last-image", metavar="FILE", help="A picture to end with: the last frame."),
+    ] = None
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--at",
+            metavar="TIME=FILE",
+            help="A picture to show at a time, as 1.5s=a.png; may be given again.",
+        ),
+    ] = None
+    draft: Draft = None
+
+    def of(self, request: "Request") -> "Request":
+        """The request with this length and these pictures."""
+        from mutoscope.generation.request import parse_at, parse_size
+
+        return replace(
+            request,
+            seconds=self.seconds,
+            frames=self.frames,
+            image=self.image,
+            last_image=self.last_image,
+            at=tuple(parse_at(text) for text in self.at or ()),
+            draft=parse_size(self.draft) if self.draft is not None else None,
+        )
+
+
+@dataclass(frozen=True)
+class Making:
+    """Who makes a clip, where it goes, and what is told of it."""
+
+    output: Output = None
+    model: ModelName = "tiny"
+    as_json: Json = False
+    quiet: Quiet = False
+
+
+def spread(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb as typer sees it: each of its parameters that is a dataclass becomes one option a field."""
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(verb).parameters.values():
+        group = parameter.annotation
+        if not isinstance(group, type) or not is_dataclass(group):
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+            continue
+        groups[parameter.name] = group
+        hints = get_type_hints(group, include_extras=True)
+        parameters += [
+            inspect.Parameter(
+                field.name, parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            )
+            for field in fields(group)
+        ]
+
+    @wraps(verb)
+    def command(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        verb(**given)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
+
+
+def make_from_clips(request: "Request", task: "Task", making: Making) -> None:
+    """Make a clip from clips, and say so. A character in the prompt is put in words: the clip shows who it is."""
+    from mutoscope.generation.naming import check_place
+    from mutoscope.terminal import Say
+
+    if "@" in request.prompt:
+        from mutoscope.generation.characters import named
+
+        request = replace(request, prompt=named(request.prompt)[0])
+    check_place(making.output)
+    from mutoscope.making import make_from, open_model, tell_what_is_not_read
+
+    say = Say(making.as_json, making.quiet)
+    loaded = open_model(making.model, say)
+    tell_what_is_not_read(loaded, request.prompt, say)
+    make_from(loaded, request, task, making.output, say)
+
+
+def need_words(prompt: str, example: str) -> None:
+    """Raise InputError when nothing is said."""
+    if not prompt:
+        raise InputError(f'The prompt is empty; say what is to be seen, for example "{example}".')

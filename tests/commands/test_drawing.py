@@ -1,0 +1,50 @@
+"""Groups of options: what typer shows and checks is what stands in the dataclasses."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mutoscope.commands.drawing import Drawing, Framing, spread
+from mutoscope.errors import InputError
+from mutoscope.generation.request import KeyFrame
+
+
+@dataclass(frozen=True)
+class Paper:
+    size: Annotated[str, typer.Option("--size", help="How large it is.")] = "A4"
+    sheets: Annotated[int | None, typer.Option("--sheets")] = None
+
+
+def test_a_group_becomes_options_and_comes_back_as_a_group() -> None:
+    seen: list[tuple[str, Paper, bool]] = []
+
+    @spread
+    def fold(what: Annotated[str, typer.Argument()], *, paper: Paper, twice: bool = False) -> None:
+        """Fold paper."""
+        seen.append((what, paper, twice))
+
+    app = typer.Typer()
+    app.command()(fold)
+    run = CliRunner()
+    told = run.invoke(app, ["--help"]).output
+    for word in ("Fold paper.", "what", "--size", "How large it is.", "A4", "--sheets", "--twice"):
+        assert word in told
+    assert run.invoke(app, ["boat", "--sheets", "3", "--twice"]).exit_code == 0
+    assert run.invoke(app, ["hat"]).exit_code == 0
+    assert seen == [("boat", Paper("A4", 3), True), ("hat", Paper(), False)]
+    assert run.invoke(app, ["boat", "--sheets", "x"]).exit_code == 2
+
+
+def test_requests_are_what_the_options_say() -> None:
+    drawing = Drawing(size="48x32", fps=12.0, steps=3, guidance=2.0, sampler="heun", seed=5, negative=" mud ")
+    request = Framing(frames=9, at=["0.5s=a.png"], draft="16x16").of(drawing.request(" a ball "))
+    assert (request.width, request.height, request.frames, request.fps) == (48, 32, 9, 12.0)
+    assert (request.steps, request.guidance, request.sampler, request.seed) == (3, 2.0, "heun", 5)
+    assert (request.prompt, request.negative, request.draft) == ("a ball", "mud", (16, 16))
+    assert request.at == (KeyFrame(0.5, "a.png"),)
+    assert Drawing().request("a", 2.5).seconds == 2.5
+    with pytest.raises(InputError, match="drop one"):
+        Framing(seconds=1.0, frames=5).of(Drawing().request("a"))
