@@ -39,6 +39,21 @@ def test_a_running_job_is_told_once_with_its_picture(client: TestClient, desk: D
     assert picture["image_url"] == "data:image/webp;base64,cGljdHVyZQ=="
 
 
+def test_a_crowd_of_watchers_looks_less_often(
+    client: TestClient, desk: Desk, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    get = desk.store.get
+    monkeypatch.setattr(desk.store, "get", lambda tenant, job: looked.append(job) or get(tenant, job))  # type: ignore[func-returns-value]
+    job = submit()
+    told(client, job)
+    few = len(looked)
+    desk.watchers = 500
+    told(client, job)
+    assert desk.watchers == 500
+    assert len(looked) - few < few
+
+
 def test_a_stream_ends_with_its_job(client: TestClient, desk: Desk, submit: Submit) -> None:
     job = submit()
     desk.store.cancel("local", job.id)

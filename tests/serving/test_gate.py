@@ -15,6 +15,9 @@ from mutoscope.serving import gate
 from mutoscope.serving.gate import PunctualProtocol, _hostname
 from mutoscope.serving.server import ServeConfig, _alone, _hosts, serve
 
+BIG = 40 * 2**20
+"""Bytes that no buffer between the server and a client holds."""
+
 
 async def echo(scope: dict, receive: object, send: object) -> None:  # type: ignore[type-arg]
     """Answer with the length of the body."""
@@ -22,7 +25,7 @@ async def echo(scope: dict, receive: object, send: object) -> None:  # type: ign
     while more:
         message = await receive()  # type: ignore[operator]
         length, more = length + len(message.get("body", b"")), message.get("more_body", False)
-    body = str(length).encode()
+    body = b"x" * BIG if scope["path"] == "/big" else str(length).encode()
     headers = [(b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
     await send({"type": "http.response.body", "body": body})  # type: ignore[operator]
@@ -131,6 +134,30 @@ def test_an_idle_kept_connection_is_not_cut_by_the_deadline(port: int) -> None:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert answered(connection, b"0")
             time.sleep(0.8)
+
+
+def test_an_answer_that_nobody_reads_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A steady reader gets all of it, however slow; one that does not read at all does not hold its connection."""
+    monkeypatch.setattr(gate, "UNREAD", 0.5)
+    request = b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with connect(port) as connection:
+        connection.sendall(request)
+        got = 0
+        while piece := connection.recv(2**20):
+            got += len(piece)
+            time.sleep(0.02)
+        assert got > BIG
+    with connect(port) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(request)
+        time.sleep(1.5)
+        got = 0
+        try:
+            while piece := connection.recv(2**20):
+                got += len(piece)
+        except ConnectionError:
+            pass  # cut off
+        assert got < BIG
 
 
 def test_host_names() -> None:

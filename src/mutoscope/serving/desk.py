@@ -29,7 +29,10 @@ RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)(,\s*(\d+-\d*|-\d+))*")
 
 @dataclass
 class Desk:
-    """Everything the routes work with. Reads and writes of the store run in threads of their own."""
+    """Everything the routes work with. Reads and writes of the store run in threads of their own.
+
+    `watchers` counts the streams of events that are open.
+    """
 
     shelf: Shelf
     store: Store
@@ -40,6 +43,7 @@ class Desk:
     reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "read"))
     writes: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
     bundles: Bundles = field(init=False)
+    watchers: int = 0
 
     def __post_init__(self) -> None:
         self.bundles = Bundles(self.store)

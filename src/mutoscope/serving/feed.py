@@ -23,6 +23,9 @@ STREAM_SECONDS = 20.0
 """Length of one stream: no connection stays for good, and a stopping server waits for none."""
 
 LOOK_EVERY = 0.25
+CROWD = 50
+"""Streams that are looked after so often; with more of them, all look less often."""
+
 QUIET_SECONDS = 5.0
 """After so much silence a comment is sent, which keeps proxies from closing the connection."""
 
@@ -36,6 +39,15 @@ async def watch_video(request: Request, video_id: str) -> StreamingResponse:
 
 
 async def _told(desk: Desk, tenant: str, job: Job) -> AsyncIterator[str]:
+    desk.watchers += 1
+    try:
+        async for event in _events(desk, tenant, job):
+            yield event
+    finally:
+        desk.watchers -= 1
+
+
+async def _events(desk: Desk, tenant: str, job: Job) -> AsyncIterator[str]:
     path, until, last_said, last_picture = desk.shelf.preview(job), time.monotonic() + STREAM_SECONDS, "", 0
     spoke_at = time.monotonic()
     yield "retry: 500\n\n"
@@ -54,7 +66,7 @@ async def _told(desk: Desk, tenant: str, job: Job) -> AsyncIterator[str]:
             yield ": still here\n\n"
         if job.status in ("completed", "failed") or time.monotonic() > until or desk.door.draining:
             return
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(LOOK_EVERY * max(1.0, desk.watchers / CROWD))
         found = await desk.read(desk.store.get, tenant, job.id)
         if found is None:  # deleted
             return

@@ -6,6 +6,7 @@ protocol, which has no deadline for a request that never ends.
 
 import asyncio
 import json
+import math
 import sqlite3
 import time
 from collections import Counter
@@ -33,6 +34,9 @@ DEADLINE = 25.0
 
 SLOWEST = 64 * 1024
 """Bytes per second that an upload must keep up beyond the deadline."""
+
+UNREAD = 60.0
+"""Seconds for which a client may leave what is sent to it unread."""
 
 HELD_BYTES = 8 * BODY_BYTES
 """Bytes of bodies that are in the server at once; beyond them a request has to come again."""
@@ -180,10 +184,12 @@ class PunctualProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 with a deadline: a request that has not arrived in time is cut off.
 
     The head has DEADLINE seconds from the connection (on a kept one, from its first byte); a body may go
-    on as long as it arrives at SLOWEST bytes per second or faster.
+    on as long as it arrives at SLOWEST bytes per second or faster. A client that takes nothing of its answer for
+    UNREAD seconds is cut off too.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
     _begun = 0.0
     _received = 0
 
@@ -205,8 +211,17 @@ class PunctualProtocol(H11Protocol):
         super().on_response_complete()
         self._disarm_when_whole()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._disarm_unread()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._disarm_unread()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -234,6 +249,19 @@ class PunctualProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _watch_reader(self, before: float = math.inf) -> None:
+        """Come back every UNREAD seconds; cut off when nothing was taken since."""
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.transport.abort()
+        else:
+            self._unread = self.loop.call_later(UNREAD, self._watch_reader, left)
+
+    def _disarm_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _disarm_when_whole(self) -> None:
         is_between = self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
