@@ -17,7 +17,7 @@ from mutoscope.evaluation.exams import (
     with_typos,
 )
 from mutoscope.world.captions import HELD_OUT_SYNONYMS, facts, parse, truth
-from mutoscope.world.scene import View, is_hole
+from mutoscope.world.scene import COLOURS, View, is_hole
 
 VIEW = View(64, 64, 17)
 
@@ -30,7 +30,7 @@ def test_prompts_state_true_facts() -> None:
                 (fact.kind, fact.value) for fact in question.told if fact.kind not in ("relation", "event")
             }
             assert told <= values, (exam.name, question.prompt)
-            assert question.prompt
+            assert question.prompt or exam.words == "odd"
             assert question.seed >= FRESH
 
 
@@ -97,3 +97,39 @@ def test_terse_prompts_keep_what_they_say() -> None:
     for question in questions(Exam("P4", 12, words="terse"), VIEW, 6):
         assert len(question.prompt.split()) <= 3 * len(question.prompt.split(", "))
         assert set(stated(question.prompt)) == set(question.told)
+
+
+def test_odd_prompts_are_of_four_kinds() -> None:
+    asked = questions(Exam("P11", 16, words="odd"), VIEW, 1)
+    empty, endless, foreign, contradictory = (asked[kind::4] for kind in range(4))
+    assert all(not one.prompt.strip() and not one.told for one in (*empty,))
+    assert all(len(one.prompt) == 5000 and stated(one.prompt) == one.told for one in endless)
+    assert len({one.prompt for one in foreign}) == 4
+    assert not any(one.told for one in foreign)
+    for one in contradictory:
+        colours = [word for word in one.prompt.split() if word in COLOURS]
+        assert len(set(colours)) == 2
+        assert [fact.value for fact in one.told if fact.kind == "colour"] == colours[1:]
+
+
+def test_an_edit_changes_one_colour_and_no_more() -> None:
+    exam = next(exam for exam in SUITES["full"] if exam.name == "P10_recolour")
+    for question in questions(replace(exam, count=8), VIEW, 1):
+        assert question.source is not None
+        (old,), (new,) = (scene.shots[0].bodies for scene in (question.source, question.scene))
+        assert old.colour != new.colour
+        assert replace(old, colour=new.colour) == new
+        assert not is_hole(new.colour, new.shape, "")
+        assert new.colour in {fact.value for fact in stated(question.prompt)}
+
+
+def test_expanded_prompts_say_at_least_what_is_told() -> None:
+    for wording in ("strange", "typos", "terse"):
+        raw, longer = (
+            questions(Exam("P4", 8, words=wording, expanded=expanded), VIEW, 2) for expanded in (False, True)
+        )
+        for one, other in zip(raw, longer, strict=True):
+            assert one.told == other.told
+            said = {(fact.kind, fact.value) for fact in stated(other.prompt)}
+            assert {(fact.kind, fact.value) for fact in one.told if fact.kind == "colour"} <= said
+        assert any(one.prompt != other.prompt for one, other in zip(raw, longer, strict=True))

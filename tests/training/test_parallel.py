@@ -87,7 +87,9 @@ def start(settings: TrainDiTConfig) -> list[BaseProcess]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ranks = [FORKSERVER.Process(target=as_rank, args=(rank, port, settings)) for rank in range(RANKS)]
+    ranks: list[BaseProcess] = [
+        FORKSERVER.Process(target=as_rank, args=(rank, port, settings)) for rank in range(RANKS)
+    ]
     for rank in ranks:
         rank.start()
     return ranks

@@ -27,6 +27,15 @@ def train_dit(config: Config, set_: Set = None, resume: Resume = None) -> None:
     print(run(load_config(TrainDiTConfig, config, set_ or ()), resume))
 
 
+def train_judge(config: Config, set_: Set = None, resume: Resume = None) -> None:
+    """Train the second judge of `evaluate`, which reads facts from pixels without the oracle's rules."""
+    from mutoscope.config import load_config
+    from mutoscope.training.train_judge import TrainJudgeConfig
+    from mutoscope.training.train_judge import train_judge as run
+
+    print(run(load_config(TrainJudgeConfig, config, set_ or ()), resume))
+
+
 def data_encode(config: Config, set_: Set = None) -> None:
     """Encode clips, from the world or a folder, into a cache of latents."""
     from mutoscope.config import load_config

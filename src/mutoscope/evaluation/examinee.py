@@ -11,7 +11,7 @@ from torch import Tensor
 from mutoscope.evaluation.exams import Question
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import onto_grid
-from mutoscope.generation.continuations import gap, grow, window
+from mutoscope.generation.continuations import gap, grow, redrawn, window
 from mutoscope.generation.generate import decode, generate_many, grid_of, resolve, sample
 from mutoscope.generation.request import Recipe, Request, Task
 from mutoscope.video import to_frames, to_tensor
@@ -22,6 +22,7 @@ Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 AnswerClips = Callable[[Sequence[Question]], list[Frames]]  # questions of one exam -> a clip for each
 
 BRIDGE = 8  # new frames of a loop
+REPAINT = 0.75  # noise level from which a clip is drawn in another colour
 
 
 def answers_of(model: Model) -> AnswerClips:
@@ -98,16 +99,34 @@ def _shown(model: Model, recipes: Sequence[Recipe], questions: Sequence[Question
 
 @torch.inference_mode()
 def _continued(model: Model, recipe: Recipe, question: Question) -> Frames:
-    """The true clip made longer: its beginning extended to the length of the question, or all of it to a loop."""
-    (clip,) = true_clips([question])
-    if question.exam.task == "extend":
-        before, after, new = clip[: question.exam.known], None, len(clip) - question.exam.known
-        task = Task("extend", "", "")
-    else:
-        before, after, new = clip, clip, BRIDGE
-        task = Task("loop", "", "")
-    made = gap(model, replace(recipe, task=task), before, after, new, None)
-    return np.concatenate([before, made])
+    """What is made of the true clip, or of a part of it.
+
+    Its beginning is extended to the length of the question, its end in front of it to that length, the middle between
+    the two is made anew, all of it becomes a loop, or the clip of the source is drawn again to the prompt.
+    """
+    exam, scene = question.exam, question.source or question.scene
+    (clip,) = true_clips([replace(question, scene=scene)])
+    known, frames = exam.known, len(clip)
+    if exam.task == "edit":
+        again = replace(recipe, task=Task("edit", "", "", strength=REPAINT))
+        return redrawn(model, again, clip, None)[:frames]
+    none = clip[:0]
+    before, after, new = {
+        "extend": (clip[:known], none, frames - known),
+        "back": (none, clip[frames - known :], frames - known),
+        "connect": (clip[:known], clip[frames - known + 1 :], frames - 2 * known + 1),
+        "loop": (clip, clip, BRIDGE),
+    }[exam.task]
+    task = Task("loop" if exam.task == "loop" else "extend", "", "", backward=exam.task == "back")
+    made = gap(
+        model,
+        replace(recipe, task=task),
+        before if len(before) else None,
+        after if len(after) else None,
+        new,
+        None,
+    )
+    return np.concatenate([before, made, none if exam.task == "loop" else after])
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mutoscope.evaluation.truth import JUDGED
+from mutoscope.generation.expand import expand
 from mutoscope.world.captions import Kind, caption, parse
 from mutoscope.world.facts import Fact, truth
 from mutoscope.world.palette import VISIBLE_ON
@@ -39,26 +40,36 @@ PAIR_SHAPES = ("ball", "box", "triangle", "ring")  # of minimal pairs; stars may
 OPPOSITES = {"left of": "right of", "above": "below"}
 SAID = {"left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below"}
 
-Wording = Literal["plain", "strange", "typos", "terse", "long"]
-Task = Literal["generate", "extend", "loop"]
-Measured = Literal["", "physics", "permanence", "identity", "framing", "drift", "seams"]
+FOREIGN = (
+    "ein rotes Dreieck fliegt langsam davon", "una pelota azul rueda hacia la derecha", "红色的球向右滚动",
+    "красный шар катится вправо", "赤いボールが右に転がる", "كرة حمراء تتدحرج إلى اليمين",
+    "\U0001f534 \u27a1\ufe0f \U0001f7e6",
+)  # fmt: skip
+PADDING = "and so it goes on and on, "
+ENDLESS = 5000  # characters of the longest prompt that is asked
+
+Wording = Literal["plain", "strange", "typos", "terse", "long", "odd"]
+Task = Literal["generate", "extend", "back", "connect", "loop", "edit"]
+Measured = Literal["", "physics", "permanence", "identity", "framing", "drift", "seams", "robust"]
 
 
 @dataclass(frozen=True)
 class Exam:
     """A set of questions.
 
-    holes: only scenes with a combination that training never shows. words: how the prompt is put. aspect: width by
-    height, of the area of the model's own size. scale: factors of width and height; length: of the frames after
-    the first. known: frames of the truth that the model is shown. hurry: how much faster everything goes than in
-    training. pairs: minimal pairs, two questions each. least: objects that a scene must have. measured: what is
-    measured of a clip besides the facts of its prompt.
+    holes: only scenes with a combination that training never shows. words: how the prompt is put; expanded: whether
+    the model is given what `expand` makes of it. aspect: width by height, of the area of the model's own size. scale:
+    factors of width and height; length: of the frames after the first. known: frames of the truth that the model is
+    shown, at the beginning; at the end of what is made longer `back`; at both ends of what it is to `connect`. hurry:
+    how much faster everything goes than in training. pairs: minimal pairs, two questions each. least: objects that a
+    scene must have. measured: what is measured of a clip besides the facts of its prompt.
     """
 
     name: str
     count: int
     holes: bool = False
     words: Wording = "plain"
+    expanded: bool = False
     aspect: float | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     length: float = 1.0
@@ -73,13 +84,16 @@ class Exam:
 
     @property
     def family(self) -> str:
-        """P0 to P10."""
+        """P0 to P11."""
         return self.name.split("_")[0]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One clip that is asked for. told: what must be seen in it; pair: which other question it belongs to."""
+    """One clip that is asked for. told: what must be seen in it; pair: which other question it belongs to.
+
+    source: the scene of the clip that is to become this one, of an edit.
+    """
 
     exam: Exam
     prompt: str
@@ -87,6 +101,7 @@ class Question:
     view: View
     told: tuple[Fact, ...]
     pair: int | None = None
+    source: Scene | None = None
 
     @property
     def seed(self) -> int:
@@ -150,6 +165,11 @@ def stated(prompt: str) -> tuple[Fact, ...]:
 
 def _question(exam: Exam, view: View, scene: Scene, index: int) -> Question:
     """A short or a medium caption of the scene, by turns, put as the exam wants it."""
+    if exam.words == "odd":
+        return odd(exam, view, scene, index)
+    source = scene if exam.task == "edit" else None
+    if source is not None:
+        scene = repainted(source)
     kind = "detailed" if exam.words == "long" else PROMPTS[index % len(PROMPTS)]
     plain = caption(scene, view, kind, seed=index)
     told = stated(plain)
@@ -168,7 +188,46 @@ def _question(exam: Exam, view: View, scene: Scene, index: int) -> Question:
             prompt, told = terse(told)
         case "long":
             prompt = running_on(plain)
+    if exam.expanded:
+        prompt = expand(prompt, seed=index).text
+    return Question(exam, prompt, scene, view, told, source=source)
+
+
+def odd(exam: Exam, view: View, scene: Scene, index: int) -> Question:
+    """By turns: no words at all, thousands of characters, another language or signs, and two colours for one thing.
+
+    Of what is endless the beginning counts, and of two colours the last, as in `parse`; nothing is asked of a prompt
+    without words that the world knows.
+    """
+    match index % 4:
+        case 0:
+            prompt, told = " " * (index % 8), ()
+        case 1:
+            plain = caption(scene, view, "short", seed=index)
+            prompt, told = f"{plain.rstrip('.')}, {PADDING * ENDLESS}"[:ENDLESS], stated(plain)
+        case 2:
+            prompt, told = FOREIGN[index // 4 % len(FOREIGN)], ()
+        case _:
+            body = scene.shots[0].bodies[0]
+            other = next(colour for colour in COLOURS[index % 7 :] if colour != body.colour)
+            scene = replace(scene, shots=(replace(scene.shots[0], bodies=(body,)),))
+            prompt = f"a {other} {body.colour} {body.shape}"
+            told = stated(prompt)
     return Question(exam, prompt, scene, view, told)
+
+
+def repainted(scene: Scene) -> Scene:
+    """The scene with its first body in another colour that can be seen there and that training shows with its shape."""
+    (shot, *others), choose = scene.shots, np.random.default_rng((scene.seed, 3))
+    first, *rest = shot.bodies
+    taken = {body.colour for body in shot.bodies}
+    colours = [
+        name
+        for name in COLOURS
+        if name in VISIBLE_ON[shot.background] and name not in taken and not is_hole(name, first.shape, "")
+    ]
+    first = replace(first, colour=str(choose.choice(colours)))
+    return replace(scene, shots=(replace(shot, bodies=(first, *rest)), *others))
 
 
 def with_strange_words(text: str) -> str:
@@ -277,6 +336,9 @@ SUITES: dict[str, tuple[Exam, ...]] = {
         Exam("P4_typos", 96, words="typos"),
         Exam("P4_terse", 96, words="terse"),
         Exam("P4_long", 96, words="long"),
+        Exam("P4_synonyms_expanded", 96, words="strange", expanded=True),
+        Exam("P4_typos_expanded", 96, words="typos", expanded=True),
+        Exam("P4_terse_expanded", 96, words="terse", expanded=True),
         Exam("P5_glide", 64, mix=_ONE_MOVING, known=5, measured="physics"),
         Exam("P5_hurry", 64, mix=_ONE_MOVING, known=5, hurry=1.6, measured="physics"),
         Exam("P5_fall", 64, mix=only("drop"), known=1, measured="physics"),
@@ -284,6 +346,7 @@ SUITES: dict[str, tuple[Exam, ...]] = {
         Exam("P6_told", 96, mix=only("behind"), measured="permanence"),
         Exam("P6_seen", 96, mix=only("behind"), known=5, measured="permanence"),
         Exam("P7", 128, mix=_STORY, length=2.0, measured="identity"),
+        Exam("P7_seen", 64, mix=_STORY, length=2.0, known=9, measured="identity"),
         Exam("P8_9by16", 48, aspect=9 / 16, measured="framing"),
         Exam("P8_3by4", 48, aspect=3 / 4, measured="framing"),
         Exam("P8_16by9", 48, aspect=16 / 9, measured="framing"),
@@ -296,6 +359,10 @@ SUITES: dict[str, tuple[Exam, ...]] = {
         Exam("P9_long10x", 16, mix=_STILL, length=10.0, measured="drift"),
         Exam("P10_picture", 64, known=1, measured="seams"),
         Exam("P10_extend", 64, mix=_ONE_MOVING, known=9, task="extend", measured="seams"),
+        Exam("P10_back", 64, mix=_ONE_MOVING, known=9, task="back", measured="seams"),
+        Exam("P10_connect", 64, mix=_ONE_MOVING, length=2.0, known=9, task="connect", measured="seams"),
         Exam("P10_loop", 64, mix=_ONE_MOVING, task="loop", measured="seams"),
+        Exam("P10_recolour", 64, mix=SceneMix(objects=(1.0,)), task="edit"),
+        Exam("P11", 64, words="odd", measured="robust"),
     ),
 }  # fmt: skip

@@ -25,7 +25,7 @@ PAPER, INK, FAINT = (246, 243, 236), (52, 48, 44), (128, 121, 112)
 SHARES = {
     "all", "both", "colour", "shape", "size", "direction", "relation", "count", "background", "material", "event",
     "camera", "style", "permanence", "cuts", "identity", "colour_kept", "shape_kept", "hat_kept", "in_view",
-    "identity_kept",
+    "identity_kept", "answered",
 }  # fmt: skip
 MEANINGS = {
     "velocity_error": "of the true velocity",
@@ -194,6 +194,9 @@ def _numbers(result: Mapping[str, Any]) -> str:
             ),
             ("copies", f"nearest training clip at {copies['ratio']:.2f} of the distance of a fresh real one"),
         )
+    if (second := result.get("judge")) and second["n"]:
+        words = f"agrees with the oracle on {second['agree']:.1%} of {second['n']} facts"
+        rows += (("second judge", f"{words} ({second['floor']:.1%} in the ground truth)"),)
     return "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows)
 
 
@@ -209,6 +212,7 @@ TITLES = {
     "P8": "aspects,",
     "P9": "sizes, lengths, rates,",
     "P10": "from pictures and clips,",
+    "P11": "odd prompts,",
 }
 
 PAGE = """<!doctype html>

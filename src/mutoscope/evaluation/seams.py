@@ -24,10 +24,10 @@ def joined(
     """What is measured of a clip depends on the task.
 
     A picture: first_frame_loss, how many dB the first frame loses against what the VAE alone makes of the picture.
-    extend: velocity_jump, the change of the subject's velocity at the seam, by the velocity before it. loop:
-    seam_ratio, the change over the seam by the usual change from frame to frame (a still one: by one level).
+    extend, back, connect: velocity_jump, the change of the subject's velocity at the (first) seam, by the true one.
+    loop: seam_ratio, the change over the seam by the usual change from frame to frame (a still one: by one level).
     """
-    if question.exam.task == "extend":
+    if question.exam.task in ("extend", "back", "connect"):
         return {"velocity_jump": _velocity_jump(seen, question)}
     if question.exam.task == "loop":
         return {"seam_ratio": seam_ratio(clip)}
@@ -43,6 +43,8 @@ def seam_ratio(clip: Frames) -> float:
 def _velocity_jump(seen: Observation, question: Question) -> float:
     """Of the first body, between the four frames before the seam and the four after it."""
     body, fps, seam = question.scene.shots[0].bodies[0], question.view.fps, question.exam.known
+    if question.exam.task == "back":
+        seam = question.view.frames - seam
     one = next((found for found in seen.objects if found.colour == body.colour), None)
     if one is None:
         return LOST

@@ -39,6 +39,7 @@ from mutoscope.evaluation.exams import (
     stated,
 )
 from mutoscope.evaluation.features import latents_of, likeness, memorisation
+from mutoscope.evaluation.judge import SHIPPED, agreement, load_judge
 from mutoscope.evaluation.quality import bootstrap_interval, psnr
 from mutoscope.evaluation.report import Answer, write_report
 from mutoscope.evaluation.truth import Observation, judge, observe
@@ -113,7 +114,8 @@ def evaluate(
 
     suite: a name in SUITES. sets: only these of it, by family (P5) or name (P5_fall); none is all. most: questions
     a set at most. on_clip(done, of) is called as clips are made. Returns the result: one key per set with its
-    scores, `baselines` and `likeness` of the full suite, `vae`, `speed`, `model`, `date`, `hardware`. Raises
+    scores, `baselines` and `likeness` of the full suite, `judge` where its weights are shipped, `vae`, `speed`,
+    `model`, `date`, `hardware`. Raises
     InputError for an unknown suite or set and for a folder that cannot be written.
     """
     exams = chosen(suite, sets, most)
@@ -141,6 +143,8 @@ def evaluate(
         result["baselines"] = baselines(answer_clips, plain[:BASELINE_CLIPS])
         if ENCODER in built_in():
             result["likeness"] = compared(plain, view, model.vae.latent_mean.device)
+    if SHIPPED.exists():
+        result["judge"] = agreement(load_judge(SHIPPED), answers)
     write_report(out, result, answers)
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
@@ -185,7 +189,7 @@ def examine(
         for start in range(0, len(asked), BATCH):
             part = asked[start : start + BATCH]
             started = time.perf_counter()
-            clips = answer_clips(part)
+            clips = braved(answer_clips, part) if exam.measured == "robust" else answer_clips(part)
             spent += time.perf_counter() - started
             for index, (question, clip) in enumerate(zip(part, clips, strict=True), start):
                 ideal, ideal_seen = real[index]
@@ -231,9 +235,22 @@ def measured(
             return framing.subject_in_view(seen, question)
         case "drift":
             return drift.drift(clip, question)
+        case "robust":
+            return {"answered": float(clip.shape == ideal.shape and int(np.ptp(clip)) > 0)}
         case "seams":
             return seams.joined(clip, ideal, seen, question, codec)
     return {}
+
+
+def braved(answer_clips: AnswerClips, asked: Sequence[Question]) -> list[Frames]:
+    """The answers one by one; of whoever breaks down, one black frame."""
+    clips: list[Frames] = []
+    for question in asked:
+        try:
+            clips += answer_clips([question])
+        except Exception:  # whatever it is: the question was not answered
+            clips.append(np.zeros((1, question.view.height, question.view.width, 3), np.uint8))
+    return clips
 
 
 def baselines(answer_clips: AnswerClips, answers: Sequence[Answer]) -> dict[str, Scores]:
@@ -286,10 +303,11 @@ def score(answers: Sequence[Answer]) -> Scores:
 
     `all`: clips of which every stated fact holds. `both`: pairs of questions with all facts of both.
     """
-    verdicts = [answer.verdict for answer in answers if answer.verdict]
-    mean: dict[str, float] = shares(verdicts) if verdicts else {}
-    floor: dict[str, float] = shares([answer.floor for answer in answers]) if verdicts else {}
-    chance: dict[str, float] = shares([answer.chance for answer in answers]) if verdicts else {}
+    told = [answer for answer in answers if answer.verdict]
+    verdicts = [answer.verdict for answer in told]
+    mean: dict[str, float] = shares(verdicts) if told else {}
+    floor: dict[str, float] = shares([answer.floor for answer in told]) if told else {}
+    chance: dict[str, float] = shares([answer.chance for answer in told]) if told else {}
     intervals = {kind: _interval([_held(verdict, kind) for verdict in verdicts], places=4) for kind in mean}
     columns = {
         name: ([one.measures for one in answers], [one.floor_measures for one in answers])
