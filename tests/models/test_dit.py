@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mutoscope.errors import InputError
-from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig, latent_times
+from mutoscope.models.dit import DIT_PRESETS, PLACES, DiT, DiTConfig, TextCache, latent_times
 from mutoscope.models.text import Text, TextConfig, TextEncoder, train_tokenizer
 
 BUCKETS = [  # latents of 64x64x1, 64x64x17, portrait, landscape, 96x96x33, 128x128x65, 80x112x21
@@ -23,6 +23,9 @@ SMALL = DiTConfig(width=48, depth=2, heads=2, mlp_width=96, text_width=20, chann
 WAN_SMALL = replace(
     DIT_PRESETS["wan2.1-t2v-1.3b"], width=48, depth=2, heads=2, mlp_width=80, text_width=20, channels=4
 )
+
+IN_CONTEXT = replace(SMALL, modulation="in_context")
+ARMS = [replace(SMALL, modulation="plain"), IN_CONTEXT, replace(SMALL, positions="learned")]
 
 
 def lively(config: DiTConfig, seed: int = 0) -> DiT:
@@ -112,7 +115,7 @@ def test_training_from_scratch_is_stable_at_the_recipe_rate() -> None:
     assert max(losses) < 1.05 * losses[0]
 
 
-@pytest.mark.parametrize("config", [SMALL, WAN_SMALL])
+@pytest.mark.parametrize("config", [SMALL, WAN_SMALL, *ARMS])
 def test_constant_frame_timesteps_equal_one_per_clip(config: DiTConfig) -> None:
     dit = lively(config)
     latent, text, timestep = torch.randn(2, 4, 3, 4, 6), torch.randn(2, 5, 20), torch.tensor([10.0, 700.0])
@@ -131,6 +134,69 @@ def test_each_frame_has_its_own_timestep() -> None:
     moved = change.abs().mean((0, 1, 3, 4))
     assert moved.min() > 0
     assert moved[0] > 1.5 * moved[1:].max()
+
+
+@pytest.mark.parametrize("config", ARMS)
+def test_every_arm_of_the_ablations_learns_all_that_it_has(config: DiTConfig) -> None:
+    """Timestep, pooled text and places reach the prediction; the arms differ from the default as they should."""
+    dit, latent, text = lively(config), torch.randn(2, 4, 3, 4, 4), torch.randn(2, 5, 20)
+    fps = torch.tensor([8.0, 24.0]) if config.positions == "seconds" else None
+    told = [dit(latent, torch.full((2,), at), text, None, fps) for at in (5.0, 900.0)]
+    assert (told[0] - told[1]).abs().max() > 1e-3
+    other = dit(latent, torch.full((2,), 5.0), replace_pooled(dit, text), None, fps)
+    assert (told[0] - other).abs().max() > 1e-3
+    told[1].square().mean().backward()
+    for name, parameter in dit.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def replace_pooled(dit: DiT, text_BLD: Tensor) -> TextCache:
+    cache = dit.cache_text(text_BLD)
+    assert cache.pooled_BD is not None
+    return replace(cache, pooled_BD=-cache.pooled_BD)
+
+
+def test_plain_adaln_is_gated_adaln_with_open_gates() -> None:
+    plain, gated = lively(replace(SMALL, modulation="plain")), DiT(SMALL).eval()
+    state, width = plain.state_dict(), SMALL.width
+    weight, bias = torch.zeros(6, width, width), torch.zeros(6, width)
+    weight[[0, 1, 3, 4]] = state["modulation.weight"].view(4, width, width)
+    bias[[0, 1, 3, 4]], bias[[2, 5]] = state["modulation.bias"].view(4, width), 1.0
+    gated.load_state_dict(
+        state | {"modulation.weight": weight.flatten(0, 1), "modulation.bias": bias.flatten()}
+    )
+    latent, text, timestep = torch.randn(2, 4, 3, 4, 4), torch.randn(2, 5, 20), torch.tensor([5.0, 900])
+    with torch.no_grad():
+        torch.testing.assert_close(gated(latent, timestep, text), plain(latent, timestep, text))
+
+
+def test_learned_places_tell_tokens_apart_and_go_beyond_the_table() -> None:
+    dit = lively(replace(SMALL, positions="learned", coordinates=False))
+    text, timestep = torch.randn(1, 6, 20), torch.tensor([5.0])
+    with torch.no_grad():
+        out = dit(torch.ones(1, 4, 1, 2, 2 * PLACES + 4), timestep, text)[0, :, 0, ::2, ::2]
+        swapped = dit(torch.ones(1, 4, 2, 4, 4), timestep, text)
+    assert out[..., : PLACES - 1].std(dim=-1).min() > 1e-3
+    torch.testing.assert_close(out[..., -1], out[..., PLACES - 1], rtol=1e-5, atol=1e-5)
+    assert swapped[..., ::2, ::2].std(dim=2).max() > 1e-3
+
+
+def test_conditions_in_context_are_not_padded() -> None:
+    dit = lively(IN_CONTEXT)
+    with pytest.raises(InputError, match="packed"):
+        dit.forward_padded(*clips([(3, 4, 4), (1, 4, 4)]))
+    latents, timesteps, texts = clips([(3, 4, 4), (1, 4, 4), (3, 4, 4), (2, 6, 4)])
+    with torch.no_grad():
+        packed = dit.forward_packed(latents, timesteps, texts, torch.tensor([8.0, 12.0, 16.0, 8.0]))
+        for i, clip in enumerate(packed):
+            alone = dit(
+                latents[i][None],
+                timesteps[i][None],
+                texts[i][None],
+                None,
+                torch.tensor([8.0, 12, 16, 8])[i : i + 1],
+            )
+            torch.testing.assert_close(clip, alone[0], rtol=1e-5, atol=1e-5)
 
 
 def test_masked_text_changes_nothing() -> None:
@@ -156,7 +222,7 @@ def test_cached_text_equals_text() -> None:
 
 
 @pytest.mark.parametrize("fps_B", [None, torch.tensor([8.0, 12.0, 16.0, 24.0, 8.0])])
-@pytest.mark.parametrize("config", [SMALL, WAN_SMALL])
+@pytest.mark.parametrize("config", [SMALL, WAN_SMALL, ARMS[0], ARMS[2]])
 def test_packed_and_padded_equal_clip_by_clip(config: DiTConfig, fps_B: Tensor | None) -> None:
     dit = lively(config)
     latents, timesteps, texts = clips([(3, 4, 4), (1, 4, 4), (3, 4, 4), (2, 6, 4), (3, 4, 6)])

@@ -21,8 +21,11 @@ from mutoscope.models.layers import (
     MLP,
     Attention,
     Layout,
+    follow,
     gated_sum,
     join,
+    lead,
+    led,
     modulated_norm,
     rotary_table,
     sinusoid,
@@ -34,6 +37,7 @@ from mutoscope.models.layers import (
 Grid = tuple[int, int, int]  # tokens in time, height, width
 
 COORDINATES = 13  # sine and cosine of three octaves for height and for width, and the mark of the first frame
+PLACES = 64  # learned positions of an axis; tokens farther out share the last
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,15 @@ class DiTConfig:
     channels: of the latent, in and out. patch: latent frames, rows, columns of one token.
     text_width: D of the text embeddings it is given. frequency_width: of the sinusoid of the timestep.
     positions: "seconds" puts latent frames at their time in seconds x base_fps / frame_stride and centres
-        rows and columns; "grid" counts tokens from 0 (Wan).
+        rows and columns; "grid" counts tokens from 0 (Wan); "learned" adds a vector for each time, row and
+        column to the tokens and rotates nothing.
     theta: RoPE's longest wavelength over 2 pi, in tokens.
     pooled_text: add the mean of the text to the modulation.
     coordinates: add absolute coordinates to the tokens. gelu: of the MLPs, "none" is the exact form.
     zero_init: adaLN-Zero, every block starts as the identity and the prediction as zero.
+    modulation: how timestep and pooled text come in. "gated" is a shift, a scale and a gate of every branch; "plain"
+        has no gates (adaLN); "in_context" has none of them: one more token in front of every latent frame (DiT's
+        table 4 compares the three).
     """
 
     width: int
@@ -58,7 +66,7 @@ class DiTConfig:
     channels: int = 16
     patch: tuple[int, int, int] = (1, 2, 2)
     frequency_width: int = 256
-    positions: Literal["seconds", "grid"] = "seconds"
+    positions: Literal["seconds", "grid", "learned"] = "seconds"
     theta: float = 100.0
     base_fps: float = 8.0
     frame_stride: int = 4
@@ -66,6 +74,7 @@ class DiTConfig:
     coordinates: bool = True
     gelu: Literal["none", "tanh"] = "none"
     zero_init: bool = True
+    modulation: Literal["gated", "plain", "in_context"] = "gated"
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2 or self.width // self.heads < 6:
@@ -134,11 +143,14 @@ class DiT(nn.Module):
         self.embed = nn.Linear(values, width)
         self.time_in = nn.Linear(config.frequency_width, width)
         self.time_out = nn.Linear(width, width)
-        self.modulation = nn.Linear(width, 6 * width)
+        outs = {"gated": 6, "plain": 4, "in_context": 0}[config.modulation]
+        self.modulation = nn.Linear(width, outs * width) if outs else None
         self.text = MLP(config.text_width, width, width, config.gelu)
         self.pooled = MLP(config.text_width, width, width, config.gelu) if config.pooled_text else None
         self.fps = nn.Parameter(torch.zeros(width)) if config.positions == "seconds" else None
         self.coordinates = nn.Linear(COORDINATES, width, bias=False) if config.coordinates else None
+        learned = config.positions == "learned"
+        self.places = nn.Parameter(0.02 * torch.randn(3, PLACES, width)) if learned else None
         self.table = nn.Parameter(torch.randn(2, width) / width**0.5)
         self.head = nn.Linear(width, values)
         if config.zero_init:
@@ -149,9 +161,11 @@ class DiT(nn.Module):
         """Every gate and the prediction start at zero (adaLN-Zero); `Block` does its own part."""
         xavier_init(self)
         for linear in (self.time_in, self.time_out, self.modulation):
-            nn.init.normal_(linear.weight, std=0.02)
-        with torch.no_grad():
-            self.modulation.weight.view(6, self.config.width, -1)[[2, 5]] = 0.0
+            if linear is not None:
+                nn.init.normal_(linear.weight, std=0.02)
+        if self.modulation is not None and self.config.modulation == "gated":
+            with torch.no_grad():
+                self.modulation.weight.view(6, self.config.width, -1)[[2, 5]] = 0.0
         nn.init.zeros_(self.table)
         zero_init(self.head)
 
@@ -171,6 +185,8 @@ class DiT(nn.Module):
         Raises InputError when the latent does not fit the patch or the channels.
         """
         batch, grid = len(latent_BCTHW), self._grid(latent_BCTHW)
+        if self.modulation is None and timestep.ndim == 1:
+            timestep = timestep[:, None].expand(-1, latent_BCTHW.shape[2])  # a token in front of every frame
         tokens, rows = grid[0] * grid[1] * grid[2], grid[0] if timestep.ndim == 2 else 1
         layout = Layout(((batch, tokens),), (None,), ((batch * rows, tokens // rows),))
         cache = text if isinstance(text, TextCache) else self.cache_text(text, text_mask_BL)
@@ -226,7 +242,12 @@ class DiT(nn.Module):
         texts: Sequence[Tensor],
         fps_B: Tensor | None = None,
     ) -> list[Tensor]:
-        """As `forward_packed`, by padding all clips to the longest and masking: the reference."""
+        """As `forward_packed`, by padding all clips to the longest and masking: the reference.
+
+        Raises InputError for conditions in context, whose tokens have no place in the padding.
+        """
+        if self.modulation is None:
+            raise InputError('A DiT with modulation "in_context" has no padded form: use "packed".')
         grids = [self._grid(latent[None]) for latent in latents]
         lengths = [t * h * w for t, h, w in grids]
         longest, device = max(lengths), latents[0].device
@@ -302,12 +323,29 @@ class DiT(nn.Module):
         self, x_SD: Tensor, condition_FD: Tensor, layout: Layout, rope: Tensor, text: TextCache
     ) -> Tensor:
         """The blocks and the head, on a row of any layout: (S, values of a patch)."""
-        modulation_F6D = self.modulation(F.silu(condition_FD)).view(-1, 6, self.config.width)
+        clips = layout
+        if self.modulation is None:
+            x_SD, rope, layout = in_context(x_SD, condition_FD, rope, layout)
+            condition_FD = torch.zeros_like(condition_FD)
+        modulation_F6D = self._modulate(condition_FD)
         for block, key_SD, value_SD in zip(self._blocks(), text.keys, text.values, strict=True):
             x_SD = block(x_SD, modulation_F6D, layout, rope, key_SD, value_SD, text.layout)
         shift_FD, scale_FD = (condition_FD[:, None] + self.table).unbind(1)
-        patches_SC: Tensor = self.head(modulated_norm(x_SD, shift_FD, scale_FD, layout))
+        x_SD = modulated_norm(x_SD, shift_FD, scale_FD, layout)
+        patches_SC: Tensor = self.head(x_SD if self.modulation is not None else follow(x_SD, clips))
         return patches_SC
+
+    def _modulate(self, condition_FD: Tensor) -> Tensor:
+        """Shift, scale and gate of both branches of a block; gates are one where the modulation has none."""
+        if self.modulation is None:
+            told_FD = condition_FD.repeat(1, 4)  # of zeros
+        else:
+            told_FD = self.modulation(F.silu(condition_FD))
+        if self.config.modulation == "gated":
+            return told_FD.view(-1, 6, self.config.width)
+        first_F2D, second_F2D = told_FD.view(-1, 4, self.config.width).chunk(2, dim=1)
+        open_F1D = torch.ones_like(first_F2D[:, :1])
+        return torch.cat((first_F2D, open_F1D, second_F2D, open_F1D), dim=1)
 
     def _blocks(self) -> Iterable[Block]:
         return cast(Iterable[Block], self.blocks)
@@ -332,11 +370,25 @@ class DiT(nn.Module):
         pattern = "b c (t p) (h q) (w r) -> b (t h w) (c p q r)"
         patches = [rearrange(stack, pattern, p=p, q=q, r=r).to(self.embed.weight.dtype) for stack in stacks]
         x_SD: Tensor = self.embed(join(patches)).to(self.embed.weight.dtype)  # the blocks add up in this type
-        if self.coordinates is None:
+        if self.coordinates is None and self.places is None:
             return x_SD
         parts = split(x_SD, [(len(part), part.shape[1]) for part in patches])
-        places = [self.coordinates(coordinates(grid, x_SD)) for grid in grids]
-        return join([part + place for part, place in zip(parts, places, strict=True)])
+        for add in (self._coordinates, self._places):
+            parts = [add(part, grid) for part, grid in zip(parts, grids, strict=True)]
+        return join(parts)
+
+    def _coordinates(self, tokens_BSD: Tensor, grid: Grid) -> Tensor:
+        if self.coordinates is None:
+            return tokens_BSD
+        place_SD: Tensor = self.coordinates(coordinates(grid, tokens_BSD))
+        return tokens_BSD + place_SD
+
+    def _places(self, tokens_BSD: Tensor, grid: Grid) -> Tensor:
+        if self.places is None:
+            return tokens_BSD
+        rows = [table[torch.arange(n).clamp_max(PLACES - 1)] for table, n in zip(self.places, grid)]
+        place_THWD: Tensor = rows[0][:, None, None] + rows[1][:, None] + rows[2]
+        return tokens_BSD + place_THWD.flatten(0, 2).to(tokens_BSD.dtype)
 
     def _unpatchify(self, patches_SC: Tensor, grid: Grid) -> Tensor:
         (t, h, w), (p, q, r) = grid, self.config.patch
@@ -353,6 +405,8 @@ class DiT(nn.Module):
             if fps_B is not None:
                 t = t * (config.base_fps / fps_B.float())[:, None]
             h, w = h - (grid[1] - 1) / 2, w - (grid[2] - 1) / 2
+        if config.positions == "learned":
+            t, h, w = 0 * t, 0 * h, 0 * w
         axes = (t[..., None, None], h[:, None], w)
         table = rotary_table(axes, config.width // config.heads, config.theta).flatten(0, -4)
         return table.clone()  # of a view, compiled blocks would also keep the shape that it was cut from
@@ -368,6 +422,16 @@ class DiT(nn.Module):
 def _owners(rows: Sequence[int], device: torch.device) -> Tensor:
     """Index of the clip that each row of modulation belongs to."""
     return torch.tensor([clip for clip, count in enumerate(rows) for _ in range(count)], device=device)
+
+
+def in_context(
+    x_SD: Tensor, condition_FD: Tensor, rope: Tensor, layout: Layout
+) -> tuple[Tensor, Tensor, Layout]:
+    """Tokens, rotary table and layout with the conditions in front of their frames, each where its first token is."""
+    turns_SR = rope.repeat(len(x_SD) // len(rope), 1, 1, 1).flatten(1)
+    corners_FR = torch.cat([part[:, 0] for part in split(turns_SR, layout.spans)])
+    longer = lead(turns_SR, corners_FR, layout).view(-1, *rope.shape[1:])
+    return lead(x_SD, condition_FD, layout), longer, led(layout)
 
 
 def latent_times(frames: int, stride: int, device: torch.device) -> Tensor:

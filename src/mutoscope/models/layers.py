@@ -46,6 +46,27 @@ def join(parts: Sequence[Tensor]) -> Tensor:
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
+def lead(row_SD: Tensor, first_FD: Tensor, layout: Layout) -> Tensor:
+    """Put each row of F in front of the tokens of its span; the result has the layout `led(layout)`."""
+    parts = zip(_rows(first_FD, layout), split(row_SD, layout.spans), strict=True)
+    return join([torch.cat(pair, dim=1) for pair in parts])
+
+
+def follow(row_SD: Tensor, layout: Layout) -> Tensor:
+    """The inverse of `lead`: the tokens of each span of `led(layout)` without the first."""
+    return join([part[:, 1:] for part in split(row_SD, led(layout).spans)])
+
+
+def led(layout: Layout) -> Layout:
+    """The layout with one more token in every span. Groups and spans must be the same runs, and none masked."""
+    runs = zip(layout.groups, layout.spans, strict=True)
+    return Layout(
+        tuple((clips, tokens + rows // clips) for (clips, tokens), (rows, _) in runs),
+        layout.masks,
+        tuple((rows, tokens + 1) for rows, tokens in layout.spans),
+    )
+
+
 # Rotary positions (Su et al. 2021, RoFormer), one part of each head per axis.
 
 
@@ -263,6 +284,7 @@ def xavier_init(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def zero_init(linear: nn.Linear) -> None:
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
+def zero_init(layer: nn.Linear | nn.Conv2d) -> None:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -86,7 +85,7 @@ class VaceDiT(DiT):
     ) -> Tensor:
         if not isinstance(text, ControlCache):
             raise InputError("This model edits clips; give it a control, with `cache_control`.")
-        modulation_F6D = self.modulation(F.silu(condition_FD)).view(-1, 6, self.config.width)
+        modulation_F6D = self._modulate(condition_FD)
         y_SD, hints = self._embed_control(text.control_BCTHW, layout.groups[0][0]), []
         pairs = list(zip(text.keys, text.values, strict=True))
         for block, pair in zip(self._control_blocks(), pairs[self.config.depth :], strict=True):

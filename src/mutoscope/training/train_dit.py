@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from PIL import Image
@@ -34,6 +34,7 @@ from mutoscope.diffusion.sampler import euler
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.text import TEXT_PRESETS, Text, TextConfig, TextEncoder, train_tokenizer
+from mutoscope.models.unet import UNET_PRESETS, UNet, UNetConfig
 from mutoscope.models.vae import VAE
 from mutoscope.training.machine import (
     DeviceName,
@@ -95,7 +96,8 @@ class TrainDiTConfig:
     """One run. latents: a folder of `mutoscope data encode`; vae: the model folder that made them; out: the
     run.
 
-    size names a preset of the DiT and of the text encoder; dit and text change single numbers of it.
+    size names a preset of the network and of the text encoder; dit and text change single numbers of it.
+    network: "unet" is the rival of the transformer (models/unet.py), for comparisons in one process.
     init_from: a model folder to start from (its tokenizer is kept). tokenizer: a tokenizer.json; trained on
     captions if left out. device: "auto" is the GPU if there is one. compile: whether torch.compile takes the
     blocks, which pays after some minutes on a GPU. minutes: of one sitting, which then saves and ends with exit
@@ -107,6 +109,7 @@ class TrainDiTConfig:
     out: str
     batches: BatchConfig
     size: str = "tiny"
+    network: Literal["dit", "unet"] = "dit"
     dit: Mapping[str, Any] = field(default_factory=dict)
     text: Mapping[str, Any] = field(default_factory=dict)
     process: Process = field(default_factory=Process)
@@ -401,7 +404,13 @@ def build_models(
         tokenizer = train_tokenizer(sample_of_captions(latents, config.tokenizer_captions), vocab)
     text_config = preset(TextConfig, TEXT_PRESETS[config.size], config.text, "text")
     sizes = {"channels": latents.channels, "text_width": text_config.width}
-    dit = DiT(preset(DiTConfig, DIT_PRESETS[config.size], sizes | dict(config.dit), "dit"))
+    changes = sizes | dict(config.dit)
+    if config.network == "unet":
+        if config.batches.layout != "bucketed":
+            raise InputError('A U-Net takes clips of one size at a time: set batches.layout to "bucketed".')
+        unet = UNet(preset(UNetConfig, UNET_PRESETS[config.size], changes, "dit"))
+        return cast(DiT, unet), Text(tokenizer, TextEncoder(text_config))  # it is called as a DiT is
+    dit = DiT(preset(DiTConfig, DIT_PRESETS[config.size], changes, "dit"))
     return dit, Text(tokenizer, TextEncoder(text_config))
 
 

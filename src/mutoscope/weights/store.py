@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +26,7 @@ from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
 from mutoscope.models.clip import PictureEncoder
 from mutoscope.models.dit import DiT, DiTConfig
 from mutoscope.models.text import Text, TextConfig, TextEncoder
+from mutoscope.models.unet import UNet, UNetConfig
 from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.library import located, recorded_hashes
@@ -77,7 +78,7 @@ class Record:
     format: int
     card: ModelCard
     vae: VAEConfig
-    dit: DiTConfig | None
+    dit: DiTConfig | UNetConfig | None
     text: TextConfig | None
     process: Process | None
     files: dict[str, str]
@@ -101,7 +102,7 @@ def load(
         raise InputError(f"{folder} holds a VAE only; give a model with a DiT and a text encoder.")
     place = _device(device), _dtype(dtype)
     vae = _load_module(folder, record, "vae", _on_meta(VAE, record.vae), place)
-    dit = _load_module(folder, record, "dit", _on_meta(DiT, record.dit), place)
+    dit = _load_module(folder, record, "dit", _network(record.dit), place)
     encoder = _load_module(folder, record, "text", _on_meta(TextEncoder, record.text), place)
     text = Text(_load_tokenizer(folder, record), encoder)
     return Model(vae, dit, text, record.process, record.card, folder)
@@ -149,7 +150,7 @@ def save_model(
     folder: str | Path,
     *,
     vae: VAE,
-    dit: DiT | None = None,
+    dit: DiT | UNet | None = None,
     text: Text | None = None,
     narrator: Narrator | None = None,
     process: Process | None = None,
@@ -194,7 +195,7 @@ def save_model(
             files=files,
             captioner=None if narrator is None else narrator.captioner.config,
         )
-        record = replace(record, card=replace(card, sha256=_identity(record)))
+        record = replace(record, card=replace(card, sha256=_identity(to_dict(record))))
         write_json(partial / "model.json", record)
         (partial / "README.md").write_text(_readme(record), "utf-8")
     return folder
@@ -242,17 +243,19 @@ def _open(name_or_path: str | Path) -> tuple[Path, Record]:
             f"{path} has format {data.get('format')!r}; this version reads format {FORMAT}: update it."
         )
     record = from_dict(Record, data, str(path))
-    if record.card.sha256 != _identity(record):
+    if record.card.sha256 != _identity(data):
         raise InputError(f"{path} is damaged or was edited (its sha256 does not fit); get the model again.")
     return folder, record
 
 
-def _identity(record: Record) -> str:
-    """sha256 of what decides the pixels: architecture, process and files; not the words, defaults and captioner."""
-    data = to_dict(record)
-    del data["card"], data["captioner"]
-    data["files"] = {name: sum_ for name, sum_ in record.files.items() if not name.startswith("captioner")}
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+def _identity(data: Mapping[str, Any]) -> str:
+    """sha256 of what decides the pixels: architecture, process and files; not the words, defaults and captioner.
+
+    Of the table as it is written, so that a field that came later changes no older model.
+    """
+    files = {name: sum_ for name, sum_ in data["files"].items() if not name.startswith("captioner")}
+    decisive = {key: value for key, value in data.items() if key not in ("card", "captioner")}
+    return hashlib.sha256(json.dumps(decisive | {"files": files}, sort_keys=True).encode()).hexdigest()
 
 
 def _checked_file(folder: Path, record: Record, name: str) -> Path:
@@ -348,6 +351,13 @@ def _load_tokenizer(folder: Path, record: Record, name: str = TOKENIZER) -> Toke
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{path} is not a tokenizer ({error}); get the model again.") from error
+
+
+def _network(config: DiTConfig | UNetConfig) -> DiT:
+    """The network on the meta device; a U-Net is called as a DiT is."""
+    if isinstance(config, UNetConfig):
+        return cast(DiT, _on_meta(UNet, config))
+    return _on_meta(DiT, config)
 
 
 def _on_meta(cls: Callable[[C], M], config: C) -> M:
