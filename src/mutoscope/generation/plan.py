@@ -1,30 +1,35 @@
 """Memory, time and disk of a clip, told before anything is allocated."""
 
 import math
-import os
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from mutoscope.errors import InputError
 from mutoscope.generation.large import PIECE, drafted
 from mutoscope.generation.request import Recipe, cover
 from mutoscope.generation.windows import spans, window
 from mutoscope.models.vae import latent_frames_per_chunk
+from mutoscope.models.wan_vae import WanVAE, frames_per_chunk
+from mutoscope.weights.residence import free_memory as free_memory  # told by plans too
+from mutoscope.weights.residence import unread_bytes
 from mutoscope.weights.store import Model
-
-RESERVE = 256 * 2**20
-"""Bytes left to the rest of the machine."""
 
 TOKEN_FLOATS = 20
 """Peak floats per token and unit of width in a DiT block: residual, queries, keys, values, hidden, copies."""
 
 LATENT_FLOATS = 6000
 """Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
+
+WAN_PIXEL_FLOATS = 10
+"""Peak floats per pixel and channel at full resolution while Wan's VAE decodes a latent frame."""
+
+WAN_PIXEL_OPERATIONS = 8.6e6
+"""Operations of Wan's VAE per pixel of a decoded frame at 96 channels (2.1)."""
 
 PIXEL_BYTES = 34
 """Peak bytes per pixel of the frames that are enlarged or rounded at a time: float copies and 8 bits."""
@@ -59,7 +64,10 @@ PROBE_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Plan:
-    """What a clip will cost: peak bytes beyond the weights, floating-point operations, bytes on disk."""
+    """What a clip will cost: peak bytes beyond the weights in memory, floating-point operations, bytes on disk.
+
+    Weights that are read when they are first used count (see `weights.residence`); they stay.
+    """
 
     memory: int
     sampling: float
@@ -88,26 +96,51 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     itemsize = model.vae.latent_mean.element_size()
     pixels = recipe.frames * recipe.height * recipe.width
     held_at_once = grid.frames if whole else cut[0].stop
-    chunk = min(held_at_once, latent_frames_per_chunk(grid.height, grid.width)) * position
+    chunk = min(held_at_once, _chunk(model, grid.height, grid.width)) * position
     frame = recipe.height * recipe.width
     sampling = branches * tokens * width * TOKEN_FLOATS * itemsize
-    decoding = chunk * LATENT_FLOATS * itemsize
+    decoding = chunk * _latent_floats(model) * itemsize
     writing = PIXEL_BYTES * frame * min(recipe.frames, max(1, PIECE // frame))
     coder = CODER_BYTES * frame if recipe.frames > 1 else 0
     held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
     calls = len(cut) * recipe.steps * (2 if recipe.sampler == "heun" else 1)
     dense = depth * width * (6 * width + 2 * model.dit.config.mlp_width)  # weights that every token passes
     forward = 2 * dense * tokens + 4 * depth * width * tokens**2
-    detail = 8 * sum(parameter.numel() for parameter in model.vae.decoder.parameters())
+    detail = _latent_operations(model)
     journal = (latents + recipe.steps * branches * tokens) * model.vae.latent_channels * 4
     per_pixel = WRITE_OPERATIONS + (ENLARGE_OPERATIONS if recipe.draft else 0)
     return Plan(
-        memory=int(max(sampling, decoding, writing) + coder + held + FIRST_USE),
+        memory=int(max(sampling, decoding, writing) + coder + held + FIRST_USE + unread_bytes(model.dit)),
         sampling=float(calls * branches * forward),
         decoding=float(detail * latents),
         others=float(calls * depth * BLOCK_OPERATIONS + pixels * per_pixel),
         disk=int((PIXEL_DISK if recipe.frames > 1 else STILL_DISK) * pixels) + journal,
     )
+
+
+def _chunk(model: Model, height: int, width: int) -> int:
+    """Latent frames that the VAE decodes at a time."""
+    vae: nn.Module = model.vae
+    wans = isinstance(vae, WanVAE)
+    return frames_per_chunk(height, width) if wans else latent_frames_per_chunk(height, width)
+
+
+def _latent_floats(model: Model) -> int:
+    """Peak floats per latent position while the VAE decodes a chunk."""
+    vae: nn.Module = model.vae
+    if not isinstance(vae, WanVAE):
+        return LATENT_FLOATS
+    config = vae.config
+    return WAN_PIXEL_FLOATS * config.decoder_width * math.prod(config.strides) // config.patch**2
+
+
+def _latent_operations(model: Model) -> float:
+    """Operations of decoding one latent position."""
+    vae: nn.Module = model.vae
+    if not isinstance(vae, WanVAE):
+        return 8 * sum(parameter.numel() for parameter in model.vae.decoder.parameters())
+    config = vae.config
+    return WAN_PIXEL_OPERATIONS * (config.decoder_width / 96 / config.patch) ** 2 * math.prod(config.strides)
 
 
 def seconds(cost: Plan) -> float:
@@ -125,20 +158,6 @@ def matmul_rate() -> float:
         torch.mm(left, right)
         best = min(best, time.perf_counter() - start)
     return 2 * left.numel() * right.shape[1] / best
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that may be allocated: what the kernel calls available, within the limit of the container."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        limits.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
-    with suppress(OSError, ValueError):
-        group = Path("/sys/fs/cgroup")
-        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return max(0, min(limits) - RESERVE)
 
 
 def refuse_what_does_not_fit(model: Model, recipe: Recipe, whole: bool = True) -> None:

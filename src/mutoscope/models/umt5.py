@@ -85,10 +85,9 @@ class UMT5Text:
         ids = [self.tokens(prompt) for prompt in prompts]
         longest = max(map(len, ids))
         encoder = self.read()
-        ids_BL = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=self.device)
-        mask_BL = torch.tensor(
-            [[1] * len(row) + [0] * (longest - len(row)) for row in ids], device=self.device
-        )
+        device = next(encoder.parameters()).device
+        ids_BL = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=device)
+        mask_BL = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids], device=device)
         text_BLD = encoder(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
         return [text_LD[: len(row)].cpu() for text_LD, row in zip(text_BLD, ids, strict=True)]
 

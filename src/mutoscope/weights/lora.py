@@ -170,6 +170,8 @@ def with_loras(model: Model, given: Sequence[tuple[Path, float]], allow_unmatche
 
     Of two experts each gets those that `experts_of` says.
     """
+    if model.wake is not None:
+        model.wake()
     together: dict[DiT, list[tuple[LoRA, float]]] = {}
     for path, strength in given:
         for dit in experts_of(model.dit, path):

@@ -58,6 +58,7 @@ class Model:
     read_picture_encoder: Callable[[], PictureEncoder] | None = (
         None  # of models that look at pictures with CLIP
     )
+    wake: Callable[[], object] | None = None  # reads what would be read when the transformer is first used
 
 
 @dataclass
@@ -90,13 +91,14 @@ def load(
 ) -> Model:
     """Load a built-in model by name, or a model folder, ready to generate (evaluation mode).
 
-    device: None takes cuda, else mps, else cpu. dtype: None means float32. Raises InputError for an unknown
+    device: None takes cuda, else mps, else cpu. dtype: None means float32, for Wan's transformers bfloat16 unless
+    on a CPU. Raises InputError for an unknown
     name and for a folder that is incomplete, damaged or not a model.
     """
     if (theirs := _wan(name_or_path)) is not None:
         from mutoscope.weights.wan_folder import load_wan  # stands on this file
 
-        return load_wan(theirs, _device(device), _dtype(dtype))
+        return load_wan(theirs, _device(device), None if dtype is None else _dtype(dtype))
     folder, record = _open(name_or_path)
     if record.dit is None or record.text is None or record.process is None:
         raise InputError(f"{folder} holds a VAE only; give a model with a DiT and a text encoder.")

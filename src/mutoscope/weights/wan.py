@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,6 +23,7 @@ from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.vace import VaceConfig, VaceDiT
 from mutoscope.models.wan_image import ImageDiT, ImageDiTConfig
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE, WanVAEConfig
+from mutoscope.weights.residence import map_blocks
 from mutoscope.weights.tensor_files import EIGHT_BITS, Entry, Shape, named, opened, read_shapes, weight_files
 
 Layout = Literal["diffusers", "original", "mutoscope"]
@@ -397,10 +398,25 @@ def shaped_as_ours(name: str, tensor: Tensor) -> Tensor:
 def load_dit(
     path: str | Path, heads: int | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> DiT:
-    """A Wan DiT from a file or a folder of shards, in evaluation mode.
+    """A Wan DiT from a file or a folder of shards, in evaluation mode; see `prepare_dit`."""
+    dit, read = prepare_dit(Path(path), heads, device, dtype)
+    dit.load_state_dict(read(), assign=True)
+    return dit
+
+
+def prepare_dit(
+    path: Path,
+    heads: int | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    mapped: bool = False,
+) -> tuple[DiT, Callable[[], dict[str, Tensor]]]:
+    """A Wan DiT on the meta device, and what reads its weights; the files have been checked.
 
     heads: their number; None takes that of the config.json beside the weights, else heads 128 wide as in
-    every published model. Raises InputError for weights that are not a Wan DiT's, and as `check` does.
+    every published model. mapped: leave the weights of the blocks in the file (see `residence`).
+
+    Raises InputError for weights that are not a Wan DiT's, and as `check` does.
     """
     shapes = read_shapes(path)
     form = detect(shapes)
@@ -409,7 +425,14 @@ def load_dit(
     config = dit_config_at(Path(path), shapes, form, heads)
     table = dit_table(config, form.layout, form.prefix)
     check(shapes, table)
-    return filled(blank_dit(config), Path(path), table, device, dtype)
+    dit = blank_dit(config).to(dtype).eval()
+    left = map_blocks(dit) if mapped else set()
+
+    def read() -> dict[str, Tensor]:
+        state = read_state(path, {name: table[name] for name in table if name not in left}, device, dtype)
+        return state | read_state(path, {name: table[name] for name in left}, "cpu", None)
+
+    return dit, read
 
 
 def dit_config_at(path: Path, shapes: Mapping[str, Shape], form: Form, heads: int | None = None) -> DiTConfig:

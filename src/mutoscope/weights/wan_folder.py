@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,10 @@ from mutoscope.models.umt5 import UMT5Text
 from mutoscope.models.vae import VAE
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.encoders import blank_umt5, encoder_kind, load_clip, load_umt5
+from mutoscope.weights.residence import Residence, chosen, free_memory, read_late, weight_bytes
 from mutoscope.weights.store import Model
 from mutoscope.weights.tensor_files import PICKLES, PTH, SHARD, named, read_shapes, weight_files
-from mutoscope.weights.wan import detect, dit_config_at, load_dit, load_vae, told_beside
+from mutoscope.weights.wan import detect, dit_config_at, load_vae, prepare_dit, told_beside
 from mutoscope.weights.wan_settings import SETTINGS, name_of
 
 DEPTH = 2  # folders below the model in which its files are looked for, as google/umt5-xxl
@@ -148,11 +149,17 @@ def pickles(folder: Path) -> list[Path]:
     return sorted(path for path in below(folder) if path.suffix in PICKLES and path.suffix != PTH)
 
 
-def load_wan(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
-    """The model of a folder, ready to generate; see `survey`."""
+def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> Model:
+    """The model of a folder, ready to generate; see `survey`, and `residence` for where its weights lie.
+
+    dtype: None means float32 for the VAE, and for the transformer too on a CPU, elsewhere bfloat16.
+    """
     parts = survey(folder)
     told = read_json(folder / "model_index.json")
-    high = load_dit(parts.dit, device=str(device), dtype=dtype)
+    kind = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    wanted = residence_of(parts, device, kind)
+    high, wake_high = read_dit(parts.dit, wanted, device, kind)
+    wake: list[Callable[[], None]] = [wake_high]
     name = name_of(high.config, 1 if parts.low is None else 2)
     setting = SETTINGS[name]
     dit: DiT | Experts = high
@@ -160,7 +167,9 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
         boundary = told.get("boundary_ratio") or setting.boundary
         if not isinstance(boundary, float):
             raise InputError(f"{folder} has two experts but no boundary between them; it is no A14B model.")
-        dit = Experts(high, load_dit(parts.low, device=str(device), dtype=dtype), boundary, setting.low_share)
+        low, wake_low = read_dit(parts.low, wanted, device, kind)
+        wake.append(wake_low)
+        dit = Experts(high, low, boundary, setting.low_share)
     shift = read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift") or setting.shift
     frames = bool(told.get("expand_timesteps", name == "wan2.2-ti2v-5b"))
     card = ModelCard(
@@ -169,17 +178,38 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype) -> Model:
         training={"family": name},
         sha256=fingerprint(parts),
     )
+    vae = load_vae(parts.vae, device=str(device), dtype=dtype or torch.float32)
     return Model(
-        vae=cast(VAE, load_vae(parts.vae, device=str(device), dtype=dtype)),  # offers the same calls
+        vae=cast(VAE, vae),  # offers the same calls
         dit=cast(DiT, dit),
-        text=cast(Text, read_text(parts, device, dtype)),
+        text=cast(Text, read_text(parts, device, kind)),
         process=FixedShift(constant=float(shift), known_frames=frames),
         card=card,
         folder=folder,
         read_picture_encoder=None
         if parts.clip is None
-        else partial(load_clip, parts.clip, str(device), dtype),
+        else partial(load_clip, parts.clip, str(device), kind),
+        wake=lambda: [one() for one in wake],
     )
+
+
+def residence_of(parts: Parts, device: torch.device, dtype: torch.dtype) -> Residence:
+    """Where the transformers go, by what is free and by the headers of the files."""
+    experts = [part for part in (parts.dit, parts.low) if part is not None]
+    transformer = sum(weight_bytes(part, dtype) for part in experts)
+    text, vae = weight_bytes(parts.text), weight_bytes(parts.vae, torch.float32)
+    return chosen(text, transformer, vae, free_memory(device))
+
+
+def read_dit(
+    path: Path, residence: Residence, device: torch.device, dtype: torch.dtype
+) -> tuple[DiT, Callable[[], None]]:
+    """One transformer, and what fills it if it is not filled yet."""
+    dit, read = prepare_dit(path, None, str(device), dtype, mapped=residence == "file")
+    fill = read_late(dit, read)
+    if residence == "memory":
+        fill()
+    return dit, fill
 
 
 def read_text(parts: Parts, device: torch.device, dtype: torch.dtype) -> UMT5Text:
@@ -190,7 +220,8 @@ def read_text(parts: Parts, device: torch.device, dtype: torch.dtype) -> UMT5Tex
         raise InputError(f"{parts.tokenizer} is not a tokenizer ({error}); fetch it again.") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    read = partial(load_umt5, parts.text, str(device))
+    fits = device.type == "cpu" or weight_bytes(parts.text) < free_memory(device)
+    read = partial(load_umt5, parts.text, str(device) if fits else "cpu")
     return UMT5Text(tokenizer, blank_umt5(parts.text), read, device, dtype)
 
 
