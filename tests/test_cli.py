@@ -175,7 +175,7 @@ def run_again(run: Run, folder: Path, model: Path) -> bytes:
 
 
 MISTAKES = [
-    ("generate", "prompt", "--help"),
+    ("generate", "PROMPT", "generate --help"),
     ("generate a --size 64", "'64'", "64x64"),
     ("generate a --size axb", "'axb'", "64x64"),
     ("generate a --size -64x64", "-64", "16 to 8192"),
@@ -222,7 +222,7 @@ MISTAKES = [
     ("interpolate five.mp4 none.mp4", "none.mp4", "check the name"),
     ("blend five.mp4 plain.mp4 -m MODEL", "plain.mp4", "longer"),
     ("loop five.mp4 -m MODEL -o a.png", "a.png", "--frames 1"),
-    ("edit five.mp4", "prompt", "--help"),
+    ("edit five.mp4", "PROMPT", "edit --help"),
     ("edit five.mp4 ", "prompt", "example"),
     ("edit five.mp4 a --strength 2", "strength is 2", "0 to 1"),
     ("edit five.mp4 a --strength huge", "'huge'", "mild"),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.models.vae import VAE
-from mutoscope.terminal import PICTURE, Progress, Say, half_blocks, progress_line
+from mutoscope.terminal import PICTURE, Progress, Say, half_blocks, printable, progress_line
 from mutoscope.weights.store import load_vae
 
 
@@ -81,3 +81,9 @@ def test_the_progress_line() -> None:
     assert progress_line(20, 20, 18.0, 80).endswith("left 0:00")
     assert all(len(progress_line(5, 9, 9999.0, width)) < width for width in range(45, 200))
     assert progress_line(1, 2, 1.0, 0) == "step 1/2  1.00 s/step  left 0:01"
+
+
+def test_what_others_wrote_has_no_power_over_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\x07\x9b31m\u202ec\udcff") == "a\\u001b[2Jb\\u0007\\u009b31m\\u202ec\\udcff"
+    plain = "Ünïcode 🎈 👩‍🚀\nnext\tline"
+    assert printable(plain) == plain

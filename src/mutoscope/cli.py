@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 our fault, 2 a mistake in the input, 130 stopped by Ctrl-C
 
 import errno
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -29,6 +30,8 @@ from mutoscope.commands import (
 )
 from mutoscope.errors import InputError
 
+LONGEST_WORD = 160
+
 app = typer.Typer(
     name="mutoscope",
     add_completion=False,
@@ -40,7 +43,7 @@ app = typer.Typer(
 train = typer.Typer(help="Train a model.", rich_markup_mode=None)
 data = typer.Typer(help="Prepare clips for training.", rich_markup_mode=None)
 models = typer.Typer(help="List, fetch, convert and check models.", rich_markup_mode=None)
-character = typer.Typer(help="Keep characters for @NAME in prompts.", rich_markup_mode=None)
+character = typer.Typer(help="Keep pictures of characters, for @NAME in prompts.", rich_markup_mode=None)
 jobs = typer.Typer(help="See and stop the jobs of the server.", rich_markup_mode=None)
 keys = typer.Typer(help="Make and end the API keys of the server.", rich_markup_mode=None)
 app.add_typer(train, name="train")
@@ -101,7 +104,10 @@ def start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Make videos from prompts, and train the models that make them."""
+    """Make videos from prompts, and train the models that make them.
+
+    Begin with: mutoscope generate "a red ball rolls to the right"
+    """
     if version:
         print(f"mutoscope {__version__}")
         raise typer.Exit
@@ -132,7 +138,10 @@ def main() -> None:
 
 
 def complain(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
+    """Tell what is wrong; words of the user's that no line holds are cut. Gives the exit code back."""
+    from mutoscope.terminal import printable  # slow to import, needed only here
+
+    print(printable(re.sub(rf"(\S{{{LONGEST_WORD}}})\S+", r"\1...", sentence)), file=sys.stderr)
     return code
 
 
@@ -157,9 +166,12 @@ def our_fault(error: Exception) -> str:
 def usage(error: typer.TyperException) -> str:
     """A mistake in the options, as one sentence with its remedy."""
     sentence = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
     if "unexpected extra argument" in sentence:
         return f"{sentence}; put a prompt of several words in quotes."
-    return f"{sentence}; see `mutoscope --help`, or `--help` after a command."
+    if sentence == "Missing command" and context is not None:
+        sentence += f": {', '.join(context.command.list_commands(context))}"
+    return f"{sentence}; see `{context.command_path if context is not None else 'mutoscope'} --help`."
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a person reads: labelled notes, and while a clip is made a bar with a moving picture above it."""
 
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mutoscope.models.vae import VAE
 
 PICTURE = (44, 24)  # columns and pixel rows of the preview; two pixel rows share a line
+COMMANDS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN_SECONDS = 5.0  # a plain line at most this often
 LIVE_SECONDS = 0.1  # the picture at most this often
 
@@ -44,7 +46,7 @@ class Say:
         widest = max(8, *map(len, rows))
         room = max(20, self.console.width - widest - 1)
         for label, value in rows.items():
-            lines = wrap(str(value), room, break_long_words=False, break_on_hyphens=False) or [""]
+            lines = wrap(printable(str(value)), room, break_long_words=False, break_on_hyphens=False) or [""]
             margin = "\n" + " " * (widest + 1)
             text = Text.assemble((f"{label:<{widest}} ", "bold"), margin.join(lines))
             self.console.print(text, soft_wrap=True)
@@ -155,6 +157,14 @@ def half_blocks(image_HWC: "np.ndarray") -> Text:
             line.append("▀", style=f"rgb({r},{g},{b}) on rgb({r2},{g2},{b2})")
         lines.append(line)
     return Text("\n").join(lines)
+
+
+def printable(text: str) -> str:
+    """The text without power over a terminal: what moves the cursor, or turns the reading, is written as its code.
+
+    Prompts and names of files come from strangers, in the recipes of clips.
+    """
+    return "".join(f"\\u{ord(sign):04x}" if COMMANDS.match(sign) else sign for sign in text)
 
 
 def listed(words: Iterable[str]) -> str:

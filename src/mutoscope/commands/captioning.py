@@ -10,6 +10,9 @@ import typer
 from mutoscope.commands.options import Config, Json, ModelName, Quiet, Resume, Set, Source
 from mutoscope.errors import InputError
 
+Beams = Annotated[
+    int, typer.Option("--beams", min=1, max=64, help="Candidates that the search keeps, 1 to 64.")
+]
 FOREIGN_BELOW = 24.0  # dB: a clip that the VAE shows worse than this is unlike what it was trained on
 
 
@@ -19,7 +22,7 @@ def caption(
         Literal["short", "medium", "detailed"], typer.Option("--kind", help="How much to tell.")
     ] = "detailed",
     model: ModelName = "tiny",
-    beams: Annotated[int, typer.Option("--beams", help="Candidates that the search keeps.")] = 1,
+    beams: Beams = 1,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -87,7 +90,7 @@ def data_recaption(
     timeout: Annotated[float, typer.Option(help="Seconds that an endpoint may take to answer.")] = 60.0,
     retries: Annotated[int, typer.Option(help="Of requests that an endpoint does not answer.")] = 3,
     parallel: Annotated[int, typer.Option(help="Requests at the same time.")] = 4,
-    beams: Annotated[int, typer.Option("--beams", help="Candidates that the search keeps.")] = 1,
+    beams: Beams = 1,
     variety: Annotated[
         int | None, typer.Option(metavar="SEED", help="Draw wording and order, by this seed.")
     ] = None,

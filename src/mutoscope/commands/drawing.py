@@ -63,8 +63,10 @@ class Drawing:
 class Framing:
     """How long a clip from words is, and the pictures that it shows."""
 
-    seconds: Annotated[float | None, typer.Option("--seconds", help="Length in seconds.")] = None
-    frames: Annotated[int | None, typer.Option("--frames", help="Length in frames, instead.")] = None
+    seconds: Annotated[float | None, typer.Option("--seconds", metavar="N", help="Length in seconds.")] = None
+    frames: Annotated[
+        int | None, typer.Option("--frames", metavar="N", help="Length in frames instead; 1 is a picture.")
+    ] = None
     image: Annotated[
         Path | None,
         typer.Option("--image", metavar="FILE", help="A picture to begin with: the first frame."),

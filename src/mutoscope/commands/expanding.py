@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mutoscope.commands.options import Expander, ModelName
+from mutoscope.commands.options import Expander, ModelName, Words
 from mutoscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ EXPANDERS = ("offline", "llm")
 
 
 def expand(
-    prompt: Annotated[str, typer.Argument(help="What is to be seen, in quotes.")],
-    seed: Annotated[int, typer.Option("--seed", help="Another seed fills the gaps otherwise.")] = 0,
+    prompt: Words,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="What the prompt leaves open is filled by this.")
+    ] = 0,
     detailed: Annotated[bool, typer.Option("--detailed", help="Say all there is to say.")] = False,
     model: ModelName = "tiny",
     image: Annotated[
@@ -36,10 +38,15 @@ def expand(
     from mutoscope.generation.expand import expand as expand_offline
     from mutoscope.generation.request import Request
     from mutoscope.terminal import Say
+    from mutoscope.weights.library import located
 
     Request(prompt=prompt, seed=seed)  # for its checks
     if not prompt.strip():
         raise InputError('The prompt is empty; say what is to be seen, for example "a red ball rolls".')
+    if not located(model).exists():
+        raise InputError(
+            f"{model} is neither a built-in model nor a folder; `mutoscope models list` shows all."
+        )
     say = Say(as_json, quiet)
     offline = expand_offline(prompt.strip(), seed, "detailed" if detailed else "medium")
     world = knows_the_world(model)

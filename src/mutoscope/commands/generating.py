@@ -10,7 +10,18 @@ import typer
 
 from mutoscope.commands.drawing import Drawing, Framing, Making, make_from_clips, need_words, spread
 from mutoscope.commands.expanding import check_expander, expanded
-from mutoscope.commands.options import Clip, Expander, Loras, Output, Prompt, Quiet, Second, Seconds, Source
+from mutoscope.commands.options import (
+    Clip,
+    Expander,
+    Loras,
+    Output,
+    Prompt,
+    Quiet,
+    Second,
+    Seconds,
+    Source,
+    Words,
+)
 from mutoscope.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,12 +31,14 @@ if TYPE_CHECKING:
 
 @spread
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What is to be seen, in quotes.")],
+    prompt: Words,
     *,
     making: Making,
     framing: Framing,
     drawing: Drawing,
-    count: Annotated[int, typer.Option("-n", "--count", help="How many clips, the seed rising by one.")] = 1,
+    count: Annotated[
+        int, typer.Option("-n", "--count", metavar="N", help="How many clips, the seed rising by one.")
+    ] = 1,
     no_expand: Annotated[
         bool,
         typer.Option("--no-expand", help="Take the prompt word for word."),
@@ -36,7 +49,10 @@ def generate(
         bool, typer.Option("--stream", help="Write an MP4 that can be watched while it grows.")
     ] = False,
 ) -> None:
-    """Make a clip from a prompt."""
+    """Make a clip from a prompt.
+
+    mutoscope generate "a red ball rolls to the right" --seed 2 -o ball.mp4
+    """
     from mutoscope.generation.naming import check_place
     from mutoscope.terminal import Say
 
@@ -90,12 +106,18 @@ def extend(
         bool, typer.Option("--backward", help="Before the clip instead of after it.")
     ] = False,
     history_noise: Annotated[
-        float, typer.Option(help="Noise on the known frames, 0 to 0.5; some makes long clips steadier.")
+        float,
+        typer.Option(
+            metavar="N", help="Noise on the known frames, 0 to 0.5; some makes long clips steadier."
+        ),
     ] = 0.0,
     making: Making,
     drawing: Drawing,
 ) -> None:
-    """Go on with a clip, after its end or before its start."""
+    """Go on with a clip, after its end or before its start.
+
+    mutoscope extend ball.mp4 --seconds 2 -o longer.mp4
+    """
     from mutoscope.generation.request import Task, file_sha256
 
     request = drawing.request(prompt, seconds)
@@ -113,7 +135,10 @@ def interpolate(
     making: Making,
     drawing: Drawing,
 ) -> None:
-    """Lead from the end of one clip to the start of another."""
+    """Lead from the end of one clip to the start of another.
+
+    mutoscope interpolate ball.mp4 box.mp4 --seconds 2 -o both.mp4
+    """
     from mutoscope.generation.request import join
 
     make_from_clips(drawing.request(prompt, seconds), join("interpolate", clip, second), making)
@@ -129,7 +154,10 @@ def blend(
     making: Making,
     drawing: Drawing,
 ) -> None:
-    """Turn what one clip shows into what another shows."""
+    """Turn what one clip shows into what another shows.
+
+    mutoscope blend ball.mp4 box.mp4 -o morph.mp4
+    """
     from mutoscope.generation.request import join
 
     make_from_clips(drawing.request(prompt, seconds), join("blend", clip, second), making)
@@ -144,7 +172,10 @@ def loop(
     making: Making,
     drawing: Drawing,
 ) -> None:
-    """Lead a clip from its end back to its start, so that it can repeat."""
+    """Make a clip that repeats: lead its end back to its start.
+
+    mutoscope loop ball.mp4 -o loop.mp4
+    """
     from mutoscope.generation.request import Task, file_sha256
 
     request = drawing.request(prompt, seconds)
@@ -154,15 +185,18 @@ def loop(
 @spread
 def edit(
     clip: Source,
-    prompt: Annotated[str, typer.Argument(help="What is to be seen, in quotes.")],
+    prompt: Words,
     *,
     strength: Annotated[
-        str, typer.Option(help="How much to change: 0 to 1, or subtle, mild or strong.")
+        str, typer.Option(metavar="N", help="How much to change: 0 to 1, or subtle, mild or strong.")
     ] = "mild",
     making: Making,
     drawing: Drawing,
 ) -> None:
-    """Draw a clip again to another prompt, near to how it is."""
+    """Draw a clip again to another prompt, near to how it is.
+
+    mutoscope edit ball.mp4 "a blue ball rolls" --strength strong -o blue.mp4
+    """
     from mutoscope.generation.request import Task, file_sha256, parse_strength
 
     request = drawing.request(prompt)
@@ -180,7 +214,10 @@ def recut(
     making: Making,
     drawing: Drawing,
 ) -> None:
-    """Keep a part of a clip and make what comes before and after anew."""
+    """Keep a part of a clip; make the rest of it anew.
+
+    mutoscope recut ball.mp4 --keep 0.5-1.5 -o recut.mp4
+    """
     from mutoscope.generation.request import Task, file_sha256, parse_keep
 
     request = drawing.request(prompt)
@@ -189,9 +226,9 @@ def recut(
 
 
 def info(
-    file: Clip, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
+    file: Source, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False
 ) -> None:
-    """Show what a clip is, and the recipe inside."""
+    """Show what a clip is, and the recipe inside if it has one."""
     from mutoscope.terminal import Say, flat
     from mutoscope.video import read_recipe, read_video
 
@@ -216,12 +253,13 @@ def reproduce(
     file: Clip,
     output: Output = None,
     model: Annotated[
-        str | None, typer.Option("-m", "--model", help="The model's folder, if it has no name here.")
+        str | None,
+        typer.Option("-m", "--model", metavar="MODEL", help="The model's folder, if it has no name here."),
     ] = None,
     lora: Loras = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make a clip again from its recipe; compare the bytes."""
+    """Make a clip again from the recipe inside; compare the bytes."""
     from mutoscope.generation.naming import check_place, unused
     from mutoscope.generation.reproduce import differences, read_record, remake
     from mutoscope.making import open_model

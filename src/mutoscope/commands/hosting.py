@@ -26,7 +26,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Serve videos over HTTP: the OpenAI video API, and a page for people."""
+    """Serve the OpenAI video API, and a web page, over HTTP."""
     from mutoscope.serving.server import ServeConfig, default_data
     from mutoscope.serving.server import serve as run
     from mutoscope.serving.webhooks import Webhook

@@ -12,7 +12,9 @@ from mutoscope.commands.options import Json, ModelName, Output
 
 @spread
 def plan(
-    prompt: Annotated[str, typer.Argument(metavar="[PROMPT]", help="It changes no cost.")] = "",
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="As for generate; it changes no cost.")
+    ] = "",
     *,
     output: Output = None,
     model: ModelName = "tiny",
@@ -21,7 +23,10 @@ def plan(
     stream: Annotated[bool, typer.Option("--stream", help="As for generate; it changes no cost.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell memory, time and disk of a clip; exit code 2 when it does not fit."""
+    """Tell what a clip will cost: memory, time and disk.
+
+    The options are those of generate, nothing is made. Exit code 2 when it does not fit.
+    """
     from mutoscope.generation.naming import check_place
     from mutoscope.terminal import Say, duration
 

@@ -19,11 +19,16 @@ def inpaint(
     mask: Annotated[
         Path, typer.Option(metavar="FILE", help="A picture or clip of the clip's size, white = draw anew.")
     ],
-    strength: Annotated[str, typer.Option(help="0 to 1; below 1 what was there shines through.")] = "1",
+    strength: Annotated[
+        str, typer.Option(metavar="N", help="0 to 1; below 1 what was there shines through.")
+    ] = "1",
     making: Making,
     drawing: Drawing,
 ) -> None:
-    """Draw a part of a clip anew and leave the rest as it is."""
+    """Draw a part of a clip anew and leave the rest as it is.
+
+    mutoscope inpaint ball.mp4 "a green box" --mask mask.png -o box.mp4
+    """
     from mutoscope.generation.request import parse_strength, repaint
 
     request = drawing.request(prompt)
@@ -33,15 +38,18 @@ def inpaint(
 @spread
 def restyle(
     clip: Source,
-    style: Annotated[str, typer.Argument(help="How it is to look, in quotes.")],
+    style: Annotated[str, typer.Argument(metavar="STYLE", help="How it is to look, in quotes.")],
     *,
     strength: Annotated[
-        str, typer.Option(help="How much to change: 0 to 1, or subtle, mild or strong.")
+        str, typer.Option(metavar="N", help="How much to change: 0 to 1, or subtle, mild or strong.")
     ] = "0.6",
     making: Making,
     drawing: Drawing,
 ) -> None:
-    """Draw a clip again with its own prompt and another look."""
+    """Draw a clip again with its own prompt and another look.
+
+    mutoscope restyle ball.mp4 "at night in the snow" -o night.mp4
+    """
     from mutoscope.generation.request import Task, file_sha256, parse_strength
 
     request = drawing.request(style)
@@ -53,12 +61,12 @@ def restyle(
 
 def storyboard(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Cards at times, as TOML or JSON.")
+        Path | None, typer.Argument(metavar="FILE", help="Cards at times, as TOML or JSON.")
     ] = None,
     plan: Annotated[
         str | None, typer.Option(metavar="PROMPT", help='Cards from a prompt: "First ..., then ...".')
     ] = None,
-    seconds: Annotated[float, typer.Option(help="Length of the clip that --plan makes.")] = 6.0,
+    seconds: Annotated[float, typer.Option(metavar="N", help="Length of the clip that --plan makes.")] = 6.0,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write the cards of --plan and make no clip.")
     ] = None,
@@ -68,14 +76,20 @@ def storyboard(
     model: ModelName = "tiny",
     quiet: Quiet = False,
 ) -> None:
-    """Make a clip from cards: shots, cuts and morphs."""
+    """Make a clip from cards: shots, cuts and morphs.
+
+    mutoscope storyboard --plan "First a ball rolls, then it stops." -o story.mp4
+    """
     from mutoscope.config import write_json
     from mutoscope.generation.naming import check_place
     from mutoscope.terminal import Say
+    from mutoscope.video import STILLS
 
     if (file is None) == (plan is None):
         raise InputError("storyboard takes a FILE of cards or --plan PROMPT; give one of them.")
     check_place(output)
+    if output.is_dir() or output.suffix.lower() in STILLS:
+        raise InputError(f"A storyboard makes a film and {output} cannot hold one; name it .mp4.")
     from mutoscope.generation.characters import cast_board
     from mutoscope.generation.storyboard import make_storyboard, plan_shots, read_storyboard
 
@@ -113,8 +127,10 @@ def character_add(
 ) -> None:
     """Keep a character under a name, for @NAME in prompts."""
     from mutoscope.generation.characters import add_character
+    from mutoscope.generation.request import Request
     from mutoscope.terminal import Say
 
+    Request(prompt=description)  # for its checks
     made = add_character(name, file, description)
     Say().note("saved", f"@{made.name}: {made.description}, {made.picture}")
 

@@ -14,7 +14,8 @@ def upscale(
     size: Annotated[str, typer.Option("--size", metavar="WxH", help="Pixels, for example 1920x1080.")],
     output: Output = None,
     model: Annotated[
-        str | None, typer.Option("-m", "--model", help="The model's folder, if it has no name here.")
+        str | None,
+        typer.Option("-m", "--model", metavar="MODEL", help="The model's folder, if it has no name here."),
     ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Write an MP4 that can be watched while it grows.")
@@ -22,7 +23,11 @@ def upscale(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a clip larger: one of ours from its recipe, with the same seed and composition; others as they are."""
+    """Make a clip larger.
+
+    One that Mutoscope made is drawn again from its recipe, with the same seed and composition; of any other the
+    frames are enlarged as they are.
+    """
     from mutoscope.generation.naming import check_place, unused
     from mutoscope.generation.request import parse_size
     from mutoscope.terminal import Say

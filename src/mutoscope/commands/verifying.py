@@ -14,9 +14,10 @@ def verify(
     folder: ServerData = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check a clip's recipe, sidecar, C2PA manifest and watermark; exit 1 if one was tampered with.
+    """Tell where a clip came from, and if it was tampered with.
 
-    Exit 1 too when there is no trace at all. The CA in the server's folder is the one that is trusted.
+    Checks its recipe, sidecar, C2PA manifest and watermark. Exit code 1 when one is broken or none is
+    there. The CA in the server's folder is the one that is trusted.
     """
     from mutoscope.serving.provenance import trace
     from mutoscope.serving.server import default_data

@@ -10,11 +10,11 @@ from mutoscope.errors import InputError
 
 
 def world(
-    count: Annotated[int, typer.Option("-n", "--count", help="How many clips.")] = 10,
+    count: Annotated[int, typer.Option("-n", "--count", metavar="N", help="How many clips.")] = 10,
     size: Annotated[str, typer.Option("--size", metavar="WxH", help="Pixels.")] = "128x128",
-    frames: Annotated[int, typer.Option(help="Length in frames.")] = 33,
-    fps: Annotated[float, typer.Option(help="Frames per second.")] = 8.0,
-    seed: Annotated[int, typer.Option(help="Seed of the first scene; they count up.")] = 0,
+    frames: Annotated[int, typer.Option(metavar="N", help="Length in frames.")] = 33,
+    fps: Annotated[float, typer.Option(metavar="N", help="Frames per second.")] = 8.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the first scene; they count up.")] = 0,
     mix: Annotated[
         str, typer.Option(help="plain: one or two objects in uniform motion; or everything.")
     ] = "plain",
