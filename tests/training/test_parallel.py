@@ -145,6 +145,25 @@ def test_two_ranks_train_what_one_trains(alone: Path, together: Path) -> None:
     assert not (together / "rank-1" / "samples").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "precision"), [("packed", "fp32"), ("padded", "bf16")])
+def test_two_ranks_train_what_one_trains_in_every_layout(
+    data: Path, tmp_path: Path, layout: str, precision: str
+) -> None:
+    base = config(data, tmp_path)
+    change = {
+        "batches": replace(base.batches, layout=layout, groups=2, tokens=120),  # type: ignore[arg-type]
+        "precision": precision,
+        "optimizer": replace(base.optimizer, steps=4),
+        "sample_every": 0,
+    }
+    alone, together = (config(data, tmp_path / name, **change) for name in ("alone", "together"))
+    train_dit(alone)
+    assert codes(start(together)) == [0, 0]
+    tolerance = 1e-5 if precision == "fp32" else 2e-2
+    assert losses(Path(together.out)) == pytest.approx(losses(Path(alone.out)), abs=tolerance)
+
+
 def test_a_signal_to_one_rank_stops_all_with_75_and_the_run_goes_on(
     data: Path, together: Path, tmp_path: Path
 ) -> None:

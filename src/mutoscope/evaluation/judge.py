@@ -111,7 +111,7 @@ class Judge(nn.Module):
         self.last = nn.ModuleList(Step(middle) for _ in range(config.blocks))
         self.norm = nn.GroupNorm(GROUPS, middle)
         self.cells = nn.Conv2d(middle, 1 + sum(map(len, LOOKS.values())), 1)
-        self.whole = nn.Linear(2 * deep, MOST + 1 + len(BACKGROUNDS))
+        self.whole = nn.Linear(middle + 2 * deep, MOST + 1 + len(BACKGROUNDS))
 
     def forward(self, moments_BCHW: Tensor) -> Logits:
         """moments_BCHW: MOMENTS frames in [-1, 1], one after the other in C; sides are multiples of 8."""
@@ -124,8 +124,9 @@ class Judge(nn.Module):
         x = x + F.interpolate(self.back(y), scale_factor=2.0, mode="bilinear")
         for step in self.last:
             x = step(x)
-        place, *looks = self.cells(self.norm(x)).split([1, *map(len, LOOKS.values())], 1)
-        pooled_BD = torch.cat([y.mean((2, 3)), y.amax((2, 3))], 1)
+        x = F.gelu(self.norm(x))
+        place, *looks = self.cells(x).split([1, *map(len, LOOKS.values())], 1)
+        pooled_BD = torch.cat([x.mean((2, 3)), y.mean((2, 3)), y.amax((2, 3))], 1)
         count, background = self.whole(pooled_BD).split([MOST + 1, len(BACKGROUNDS)], 1)
         return Logits(place[:, 0], dict(zip(LOOKS, looks, strict=True)), count, background)
 

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -137,6 +137,8 @@ def shard(dit: DiT, encoder: TextEncoder, ranks: Ranks) -> None:
     for module in (*dit.blocks, dit, *encoder.blocks, encoder):
         # Else the outermost would keep whole weights between two passes without gradients, whatever becomes of them.
         fully_shard(module, mesh=ranks.mesh, reshard_after_forward=True)
+    for layout in ("forward_packed", "forward_padded"):
+        register_fsdp_forward_method(dit, layout)
     for root in (dit, encoder):
         for module in root.modules():
             if isinstance(module, FSDPModule):

@@ -87,7 +87,7 @@ class TrainJudgeConfig:
     mix: SceneMix = field(default_factory=SceneMix)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(kind="adamw", adamw_lr=2e-3, steps=2000)
+        default_factory=lambda: OptimizerConfig(convolutions=True, muon_lr=5e-3, adamw_lr=2e-3, steps=1200)
     )
     clips: int = 32
     seconds: float = 2.0
