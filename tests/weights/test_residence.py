@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mutoscope import Request, load
 from mutoscope.errors import InputError
 from mutoscope.generation import plan as planning
 from mutoscope.generation.generate import resolve
 from mutoscope.generation.sampling import sample
+from mutoscope.models.wan_vae import WanVAE
 from mutoscope.weights import residence, wan_folder
 from mutoscope.weights.residence import MappedLinear, chosen, unread_bytes
-from mutoscope.weights.tensor_files import read_shapes
+from mutoscope.weights.tensor_files import opened, read_shapes
 from wan_models import DIT, PROMPT, SIZE, diffusers, write_model
 
 pytest.importorskip("transformers")
@@ -96,3 +100,33 @@ def test_headers_alone_take_no_memory(tmp_path: Path) -> None:
     assert read_shapes(path) == {"w": (2**29,)}
     assert residence.weight_bytes(path, torch.bfloat16) == GIB
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_change_of_mapped_weights_stays_out_of_the_file(suffix: str, tmp_path: Path) -> None:
+    """A LoRA is added in place."""
+    path, weights = tmp_path / f"w{suffix}", {"w": torch.arange(4096.0)}
+    if suffix == ".pth":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
+    before = path.read_bytes()
+    with opened(path) as file:
+        tensor = file.get("w")
+    tensor.add_(1)
+    assert tensor[5] == 6
+    assert path.read_bytes() == before
+
+
+def test_the_decoder_of_wan_is_planned_by_its_own_size(t2v: Path) -> None:
+    """A wider one takes more memory and time; so do more pixels, as long as one latent frame is decoded at a time."""
+    model = load(t2v)
+    one, more = (
+        planning.plan(model, resolve(model, replace(REQUEST, width=side, height=side)))
+        for side in (512, 1024)
+    )
+    assert more.decoding / one.decoding == pytest.approx(4)
+    assert 3 < more.memory / one.memory < 4.5
+    wide = SimpleNamespace(**vars(model) | {"vae": WanVAE(replace(model.vae.config, decoder_width=32))})
+    recipe = resolve(model, replace(REQUEST, width=512, height=512))
+    assert planning.plan(wide, recipe).decoding == pytest.approx(16 * planning.plan(model, recipe).decoding)

@@ -339,3 +339,26 @@ def test_a_vae_is_no_dit_and_the_reverse(tmp_path: Path) -> None:
         load_vae(tmp_path / "dit.safetensors")
     with pytest.raises(InputError, match="4 latent channels"):
         load_vae(tmp_path / "vae.safetensors")
+
+
+def test_a_transformer_in_8_bits_as_comfyui_ships_it_is_multiplied_by_its_scales(tmp_path: Path) -> None:
+    """Matrices in float8 with a scale each, all else as it was, the prefix and the mark of ComfyUI."""
+    ours = random_dit().state_dict()
+    prefix = "model.diffusion_model."
+    tensors, expected = {}, original_copy(ours)
+    for key, tensor in original_copy(ours).items():
+        if tensor.ndim == 2:
+            scale = tensor.abs().max() / 448
+            codes = (tensor / scale).to(torch.float8_e4m3fn)
+            tensors |= {prefix + key: codes, f"{prefix}{key.removesuffix('weight')}scale_weight": scale}
+            expected[key] = codes.float() * scale
+        else:
+            tensors[prefix + key] = tensor
+    tensors[prefix + "scaled_fp8"] = torch.zeros(2).to(torch.float8_e4m3fn)
+    save_file(tensors, tmp_path / "comfy.safetensors")
+    save_file(expected, tmp_path / "plain.safetensors")
+    found, plain = (load_dit(tmp_path / f"{name}.safetensors", heads=2) for name in ("comfy", "plain"))
+    for one, other in zip(found.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(one, other)
+    half = load_dit(tmp_path / "comfy.safetensors", heads=2, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}

@@ -25,7 +25,7 @@ TOKEN_FLOATS = 20
 LATENT_FLOATS = 6000
 """Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
 
-WAN_PIXEL_FLOATS = 10
+WAN_PIXEL_FLOATS = 17
 """Peak floats per pixel and channel at full resolution while Wan's VAE decodes a latent frame."""
 
 WAN_PIXEL_OPERATIONS = 8.6e6
