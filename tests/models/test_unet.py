@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mutoscope.errors import InputError
 from mutoscope.models.unet import UNET_PRESETS, UNet, UNetConfig
@@ -87,3 +88,15 @@ def test_bad_sizes_are_refused() -> None:
         UNet(SMALL)(torch.zeros(1, 4, 1, 3, 4), torch.zeros(1), torch.zeros(1, 2, 20))
     with pytest.raises(InputError, match="multiples"):
         replace(SMALL, widths=(20,))
+
+
+@pytest.mark.parametrize(
+    "config", [UNetConfig((40, 72, 104), 1, 4, 128), UNetConfig((32, 64, 80), 2, 4, 128)]
+)
+def test_plans_count_with_a_transformer_of_about_its_cost(config: UNetConfig) -> None:
+    unet, latent = UNet(config), torch.zeros(1, 16, 5, 8, 8)
+    with FlopCounterMode(display=False) as counter:
+        unet(latent, torch.zeros(1), torch.zeros(1, 12, 128))
+    counted = 2 * 80 * config.depth * config.width * (6 * config.width + 2 * config.mlp_width)
+    assert 0.6 < counted / counter.get_total_flops() < 1.6
+    assert config.depth == len(list(unet._stages()))

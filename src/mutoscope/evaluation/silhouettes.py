@@ -27,11 +27,13 @@ ENOUGH = 8  # patches looked at
 
 
 def shape_scores(patches: list[Patch], unit: int) -> Floats:
-    """How well the patches fit each shape: (shapes,), 1 = exactly. Zeros when there are no patches."""
-    if not patches:
+    """How well the patches fit each shape: (shapes,), 1 = exactly. Zeros when there is nothing to see."""
+    places = np.unique(np.linspace(0, len(patches) - 1, ENOUGH).astype(int)) if patches else ()
+    covers = [_normalised(patches[place], unit) for place in places]
+    covers = [cover for cover in covers if cover.any()]  # a wisp falls between the points of the frame
+    if not covers:
         return np.zeros(len(SHAPES), np.float32)
-    some = [patches[index] for index in np.unique(np.linspace(0, len(patches) - 1, ENOUGH).astype(int))]
-    covers_NG = np.stack([_normalised(patch, unit) for patch in some])
+    covers_NG = np.stack(covers)
     templates_MG, squares_M, starts = _templates()
     squares_N1 = (covers_NG**2).sum(1, keepdims=True)
     misfit_NM = (squares_N1 + squares_M - 2 * covers_NG @ templates_MG.T) / squares_N1

@@ -66,6 +66,20 @@ class UNetConfig:
         """Rows and columns come in twos, as for a DiT with this patch: both take the same clips."""
         return 1, 2, 2
 
+    # Of a transformer of about the same memory and operations: plans count with them.
+
+    @property
+    def width(self) -> int:
+        return max(4 * self.widths[0], self.widths[-1])  # four pixels of the latent are a token
+
+    @property
+    def depth(self) -> int:
+        return len(self.widths) * (2 * self.blocks + 1) + 2
+
+    @property
+    def mlp_width(self) -> int:
+        return 0
+
 
 class Residual(nn.Module):
     """Convolution in space, FiLM, convolution in time, and a way past them."""
