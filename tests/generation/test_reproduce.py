@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from mutoscope.errors import InputError
+from mutoscope.generation.cards import Card, Storyboard
 from mutoscope.generation.generate import resolve, save
 from mutoscope.generation.reproduce import differences, read_record, remake
 from mutoscope.generation.request import Request
+from mutoscope.generation.storyboard import make_storyboard
 from mutoscope.video import Video, write_video
 from mutoscope.weights.store import Model, load
 
@@ -41,6 +43,20 @@ def test_a_stopped_clip_is_stopped_at_the_same_step(model: Model, tmp_path: Path
     assert made.recipe.stopped == 2
     remake(model, made, tmp_path / "again.mp4")
     assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()
+
+
+def test_a_storyboard_is_made_again_from_its_own_record(model: Model, clip: Path, tmp_path: Path) -> None:
+    cards = (Card(0, clip=str(clip)), Card(1.5, "a box", cut=False), Card(2, "a star", expanded="a red star"))
+    board = Storyboard(cards, 2.5, 48, steps=2, seed=4)
+    path, again = tmp_path / "board.mp4", tmp_path / "again.mp4"
+    make_storyboard(model, board, tmp_path / "shots").save(path)
+    remake(model, read_record(path), again)
+    assert path.read_bytes() == again.read_bytes()
+    make_storyboard(model, board, tmp_path / "shots").save(again)  # from the latents that were kept
+    assert path.read_bytes() == again.read_bytes()
+    write_video(clip, Video(np.zeros((9, 64, 48, 3), np.uint8), 8.0))
+    with pytest.raises(InputError, match="not the file that the clip was made from"):
+        remake(model, read_record(path), again)
 
 
 def test_the_number_of_threads_is_that_of_the_record(model: Model, clip: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from mutoscope.config import from_dict, read_table, write_json
 from mutoscope.errors import InputError
 from mutoscope.files import replacing_folder
+from mutoscope.generation.cards import Storyboard, shots_of
 from mutoscope.generation.request import Request, suggestion
-from mutoscope.generation.storyboard import Storyboard, shots_of
 from mutoscope.video import Video, read_video, write_video
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")

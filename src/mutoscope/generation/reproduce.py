@@ -9,9 +9,11 @@ import torch
 from mutoscope.config import from_dict
 from mutoscope.diffusion.sampler import OnStep, StepInfo
 from mutoscope.errors import InputError
+from mutoscope.generation.cards import Storyboard
 from mutoscope.generation.continuations import carry_out
 from mutoscope.generation.generate import record, save
 from mutoscope.generation.request import Recipe, file_sha256
+from mutoscope.generation.storyboard import make_storyboard
 from mutoscope.video import read_recipe, read_video
 from mutoscope.weights.store import Model
 
@@ -42,6 +44,7 @@ class Record:
     model: ModelRecord
     machine: Machine
     recipe: Recipe
+    storyboard: Storyboard | None = None
 
 
 def read_record(path: Path) -> Record:
@@ -70,7 +73,9 @@ def remake(model: Model, made: Record, path: Path, on_step: OnStep | None = None
     threads = torch.get_num_threads()
     torch.set_num_threads(made.machine.threads)
     try:
-        if made.recipe.task is not None:
+        if made.storyboard is not None:
+            make_storyboard(model, made.storyboard, on_step=watch).save(path)
+        elif made.recipe.task is not None:
             carry_out(model, made.recipe, watch).save(path)
         else:
             save(model, made.recipe, path, watch)

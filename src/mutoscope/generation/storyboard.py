@@ -1,7 +1,6 @@
 """Storyboards: cards at times, each a text, a picture or a clip, made into one clip shot after shot.
 
-A card begins a new shot (a hard cut) when it stands closer than NEAR seconds after the one before, or says so
-with `cut = true`; else what the card before shows turns into it. Within a shot the model is told, for each
+Within a shot the model is told, for each
 latent frame, the prompts of the cards around it: one estimate per prompt, mixed by nearness in time. Shots
 longer than a window are made in windows that share latent frames. The latents of each shot are saved under a
 name that is a hash of all that decides them: what is there already is not made again.
@@ -9,11 +8,8 @@ name that is a hash of all that decides them: what is there already is not made 
 
 import hashlib
 import json
-import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,148 +17,26 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mutoscope.config import load_config, to_dict
+from mutoscope.config import to_dict
 from mutoscope.diffusion.sampler import OnStep
 from mutoscope.errors import InputError
 from mutoscope.files import write_atomically
 from mutoscope.generation import conditions
+from mutoscope.generation.cards import Card, Shot, Storyboard, plan_shots, read_storyboard, shots_of
 from mutoscope.generation.conditions import Condition, onto_grid
 from mutoscope.generation.continuations import fitted, seamless, window, windows
 from mutoscope.generation.generate import record
 from mutoscope.generation.request import KeyFrame, Recipe, Request, file_sha256, fill
 from mutoscope.generation.sampling import Branches, address_noise, decode, encode_text, grid_of, integrate
 from mutoscope.generation.shown import guide_by
+from mutoscope.generation.windows import counted
 from mutoscope.video import Video, fit_frames_rate, read_video, to_tensor
 from mutoscope.weights.store import Model
 
-NEAR = 1.0
-"""A card closer than this after the one before, in seconds, is a hard cut."""
+__all__ = ["Card", "Storyboard", "make_storyboard", "plan_shots", "read_storyboard", "shots_of"]
 
 HISTORY = 3
 """Latent frames that a window of a shot knows from the one before."""
-
-SPLIT = re.compile(
-    r"[.;,]?\s*\b(?:and\s+)?(?:then|next|after that|afterwards|finally|cut to|at last)\b[,:]?\s*|\n+", re.I
-)
-LEAD = re.compile(r"^\s*(?:first(?:ly)?|to begin with|shot \d+|\d+[.)])\s*[,:]?\s*", re.I)
-
-
-@dataclass(frozen=True)
-class Card:
-    """What is seen from `at` seconds on: words, a picture that is shown at that moment, or a whole clip.
-
-    `cut` decides whether a new shot begins here; None leaves it to the spacing.
-    """
-
-    at: float
-    prompt: str = ""
-    image: str | None = None
-    clip: str | None = None
-    cut: bool | None = None
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.at) and self.at >= 0):
-            raise InputError(f"A card stands at {self.at:g} s; a time is 0 s or later.")
-        if self.image is not None and self.clip is not None:
-            raise InputError(f"The card at {self.at:g} s has an image and a clip; give it one of them.")
-        if not (self.prompt or self.image or self.clip):
-            raise InputError(f"The card at {self.at:g} s is empty; give it a prompt, an image or a clip.")
-
-
-@dataclass(frozen=True)
-class Storyboard:
-    """Cards in time, and the settings of the whole clip; None means the model's default.
-
-    The same JSON serves the command line, HTTP and the page. Raises InputError for cards out of order, at the
-    same moment, or outside the clip.
-    """
-
-    cards: tuple[Card, ...]
-    seconds: float
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int = 0
-    negative: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.cards:
-            raise InputError("The storyboard has no cards; give it at least one.")
-        if self.cards[0].at != 0:
-            raise InputError(f"The first card stands at {self.cards[0].at:g} s; a storyboard begins at 0 s.")
-        for before, card in pairwise(self.cards):
-            if card.at <= before.at:
-                raise InputError(
-                    f"The cards at {before.at:g} s and {card.at:g} s overlap; each stands later than the one before."
-                )
-        if not (math.isfinite(self.seconds) and self.seconds > self.cards[-1].at):
-            raise InputError(
-                f"The card at {self.cards[-1].at:g} s is outside the storyboard of {self.seconds:g} s; "
-                "move it or lengthen the storyboard."
-            )
-
-
-@dataclass(frozen=True)
-class Shot:
-    """Cards without a cut between them, and the frames of the clip that they fill."""
-
-    cards: tuple[Card, ...]
-    start: int
-    stop: int
-
-
-def read_storyboard(path: Path) -> Storyboard:
-    """A storyboard from TOML or JSON, its files named from its folder. Raises InputError for bad ones."""
-    board = load_config(Storyboard, path)
-    cards = tuple(
-        replace(
-            card,
-            image=card.image and str(path.parent / card.image),
-            clip=card.clip and str(path.parent / card.clip),
-        )
-        for card in board.cards
-    )
-    return replace(board, cards=cards)
-
-
-def plan_shots(prompt: str, seconds: float) -> Storyboard:
-    """A long prompt, "First ..., then ...", as cards of equal length; "cut to" makes a cut.
-
-    Raises InputError for an empty prompt.
-    """
-    pieces, begin, cut = [], 0, False
-    for mark in [*SPLIT.finditer(prompt), None]:
-        text = LEAD.sub("", prompt[begin : mark.start() if mark else None]).strip(" .,;\n")
-        if text:
-            pieces.append((text, cut))
-        if mark:
-            begin, cut = mark.end(), "cut to" in mark.group().lower()
-    if not pieces:
-        raise InputError("The prompt holds no shot; say what is to be seen, as in 'First ..., then ...'.")
-    length = seconds / len(pieces)
-    cards = [
-        Card(round(index * length, 3), text, cut=cut or None) for index, (text, cut) in enumerate(pieces)
-    ]
-    return Storyboard(tuple(cards), seconds)
-
-
-def shots_of(board: Storyboard, fps: float) -> list[Shot]:
-    """The board cut into shots: each begins at a card that says so or stands near the one before."""
-    groups: list[list[Card]] = []
-    for card in board.cards:
-        near = bool(groups) and card.at - groups[-1][-1].at < NEAR
-        if not groups or (near if card.cut is None else card.cut):
-            groups.append([])
-        groups[-1].append(card)
-    starts = [round(group[0].at * fps) for group in groups] + [max(1, round(board.seconds * fps))]
-    for start, stop in pairwise(starts):
-        if stop <= start:
-            raise InputError(
-                f"The shot at {start / fps:g} s has no frame at {fps:g} fps; space its cards wider."
-            )
-    return [Shot(tuple(group), start, stop) for group, start, stop in zip(groups, starts, starts[1:])]
 
 
 @torch.inference_mode()
@@ -188,13 +62,15 @@ def make_storyboard(
             guidance=board.guidance,
             seed=board.seed,
             negative=board.negative,
+            sampler=board.sampler,
         ),
         model.card.defaults,
     )
+    board = settled(board, recipe)
     shots, made = shots_of(board, recipe.fps), []
     placed = [[(card, clip_of(card, shot, recipe)) for card in shot.cards] for shot in shots]  # checks first
     for index, (shot, cards) in enumerate(zip(shots, placed)):
-        part = replace(recipe, frames=shot.stop - shot.start, prompt=shot.cards[0].prompt)
+        part = replace(recipe, frames=shot.stop - shot.start, prompt=shot.cards[0].told)
         saved = None if folder is None else folder / f"{shot_key(model, part, shot)}.safetensors"
         there = saved is not None and saved.exists()
         if on_shot:
@@ -210,6 +86,34 @@ def make_storyboard(
         made.append(with_clips(frames_THWC, shot, cards, recipe.fps))
     told = {**record(model, recipe), "storyboard": to_dict(board)}
     return Video(np.concatenate(made), recipe.fps, told)
+
+
+def settled(board: Storyboard, recipe: Recipe) -> Storyboard:
+    """The board with nothing left open, its files named by their sha256 too.
+
+    Raises InputError for a file that cannot be read or is not the one that the board was made from.
+    """
+    cards = []
+    for card in board.cards:
+        name = card.image or card.clip
+        digest = None if name is None else file_sha256(Path(name))
+        if card.sha256 is not None and digest != card.sha256:
+            raise InputError(
+                f"{name} of the card at {card.at:g} s is not the file that the clip was made from; put that back."
+            )
+        cards.append(replace(card, at=float(card.at), sha256=digest))
+    return Storyboard(
+        tuple(cards),
+        float(board.seconds),
+        recipe.width,
+        recipe.height,
+        recipe.fps,
+        recipe.steps,
+        recipe.guidance,
+        recipe.seed,
+        recipe.negative,
+        recipe.sampler,
+    )
 
 
 def clip_of(card: Card, shot: Shot, recipe: Recipe) -> np.ndarray | None:
@@ -258,11 +162,13 @@ def make_shot(
     condition = conditions.frames(model.vae, grid, known)
     latent_BCTHW, mask_BT = condition.latent_BCTHW, condition.mask_BT
     share_PT, prompts = shares(shot, grid.frames, stride, part.fps)
-    for span in windows(mask_BT[0].tolist(), window(model, part), HISTORY):
+    spans = windows(mask_BT[0].tolist(), window(model, part), HISTORY)
+    for index, span in enumerate(spans):
         told = Condition(latent_BCTHW[:, :, span].clone(), mask_BT[:, span].clone())
         whole = replace(part, frames=1 + stride * (span.stop - span.start - 1))
         offset = shot.start // stride + span.start  # no two shots share their noise
-        made_BCTHW = mixed(model, whole, prompts, share_PT[:, span], told, on_step, offset)
+        report = counted(on_step, index, len(spans))
+        made_BCTHW = mixed(model, whole, prompts, share_PT[:, span], told, report, offset)
         unknown_B1T11 = ~mask_BT[:, None, span, None, None]
         latent_BCTHW[:, :, span] = torch.where(unknown_B1T11, made_BCTHW, latent_BCTHW[:, :, span])
         mask_BT[:, span] = True
@@ -284,7 +190,7 @@ def shares(shot: Shot, frames: int, stride: int, fps: float) -> tuple[Tensor, li
             way = (moment - cards[before].at) / (cards[before + 1].at - cards[before].at)
             passed = min(1.0, max(0.0, 2 * way - 0.5))
             share_PT[before, index], share_PT[before + 1, index] = 1 - passed, passed
-    return share_PT, [card.prompt for card in cards]
+    return share_PT, [card.told for card in cards]
 
 
 def mixed(
@@ -337,6 +243,5 @@ def with_clips(
 
 def shot_key(model: Model, part: Recipe, shot: Shot) -> str:
     """16 hexadecimal digits of what decides the latents of a shot."""
-    files = [file_sha256(Path(name)) for card in shot.cards for name in (card.image, card.clip) if name]
-    facts = [model.card.sha256, to_dict(part), to_dict(shot), files, str(model.vae.latent_mean.device)]
+    facts = [model.card.sha256, to_dict(part), to_dict(shot), str(model.vae.latent_mean.device)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
