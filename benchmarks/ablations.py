@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -51,14 +51,16 @@ Values = npt.NDArray[np.float64]
 class Ablation:
     """One experiment.
 
-    base: the run file that every arm starts from. arms: changes to it, as of `--set`; the first is what others are
-    held against. sets: of the full suite, and clips of each. fit: "power" fits loss = floor + a C^-b to the runs that
-    no cheaper one beats. equal: what arms have in common besides data and seeds.
+    base: the run file that every arm starts from. changes: to it in all arms, as of `--set`, which comes after them.
+    arms: their own changes, which come last; the first arm is what others are held against. sets: of the full suite,
+    and clips of each. fit: "power" fits loss = floor + a C^-b to the runs that no cheaper one beats. equal: what arms
+    have in common besides data and seeds.
     """
 
     title: str
     base: str
     arms: Mapping[str, tuple[str, ...]]
+    changes: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (1, 2, 3)
     sets: tuple[str, ...] = ("P0",)
     clips: int = 64
@@ -92,6 +94,7 @@ class RunResult:
 def config_of(ablation: Ablation, arm: str, seed: int, out: Path, changes: Sequence[str]) -> TrainDiTConfig:
     """The run of an arm; its steps are those that cost as much as the first arm's."""
     place = [f"seed={seed}", f'out="{out / f"{arm}-{seed}"}"']
+    changes = [*ablation.changes, *changes]
     config = load_config(TrainDiTConfig, Path(ablation.base), [*changes, *ablation.arms[arm], *place])
     first = next(iter(ablation.arms))
     if ablation.equal == "nothing" or arm == first:
@@ -209,7 +212,7 @@ class PowerLaw:
     b_high: float = math.nan
 
     def __call__(self, compute: Values) -> Values:
-        return cast(Values, self.floor + self.a * compute**-self.b)
+        return self.floor + self.a * compute**-self.b
 
 
 def power_law(compute: Values, loss: Values) -> PowerLaw:
@@ -328,7 +331,7 @@ def table(result: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"{len(ablation['seeds'])} seeds, {ablation['clips']} clips a set; {'; '.join(result['hardware'])}.",
+        f"{len(ablation['seeds'])} seed(s), {ablation['clips']} clips a set; {'; '.join(result['hardware'])}.",
     ]
     if law := result["law"]:
         lines.append(

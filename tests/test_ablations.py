@@ -96,7 +96,7 @@ tokenizer_captions = 100
 dit = {{width = 32, depth = 1, heads = 2, mlp_width = 32}}
 text = {{width = 32, depth = 1, heads = 2, vocab = 300}}
 batches = {{tokens = 24, held_out = 4, buckets = [{{frames = 9, height = 32, width = 32, probability = 1.0}}]}}
-optimizer = {{steps = 4, warmup = 1}}
+optimizer = {{steps = 12, warmup = 0}}
 """
 FILE = """
 title = "two"
@@ -129,7 +129,7 @@ def test_an_experiment_from_file_to_table_and_again(
     result = json.loads((tmp_path / "out" / "two" / "result.json").read_text())
     assert list(result["arms"]) == ["dit", "unet"]
     dit, unet = result["arms"].values()
-    assert unet["flop"] == pytest.approx(dit["flop"], rel=0.25)  # few steps: whole numbers of them
+    assert unet["flop"] == pytest.approx(dit["flop"], rel=0.3)  # few steps: whole numbers of them
     assert len(dit["loss"]) == 2
     assert set(dit["scores"]) >= {"P0 all", "P0 facts", "P8_16by9 in_view"}
     assert "difference" in unet["scores"]["P0 facts"]
