@@ -41,7 +41,7 @@ LOOKS: dict[str, tuple[str, ...]] = {
 READ = (*LOOKS, "count", "background")
 SHIPPED = BUILT_IN / "judge.safetensors"
 GROUPS = 8  # of the norms
-BATCH = 32
+RARE = -4.0  # logit, before training, that an object's middle is in a cell
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ class Judge(nn.Module):
         self.last = nn.ModuleList(Step(middle) for _ in range(config.blocks))
         self.norm = nn.GroupNorm(GROUPS, middle)
         self.cells = nn.Conv2d(middle, 1 + sum(map(len, LOOKS.values())), 1)
-        self.whole = nn.Linear(middle + 2 * deep, MOST + 1 + len(BACKGROUNDS))
+        with torch.no_grad():
+            self.cells.bias[0] = RARE  # type: ignore[index]
+        self.whole = nn.Linear(2 * deep, MOST + 1 + len(BACKGROUNDS))
 
     def forward(self, moments_BCHW: Tensor) -> Logits:
         """moments_BCHW: MOMENTS frames in [-1, 1], one after the other in C; sides are multiples of 8."""
@@ -124,9 +126,8 @@ class Judge(nn.Module):
         x = x + F.interpolate(self.back(y), scale_factor=2.0, mode="bilinear")
         for step in self.last:
             x = step(x)
-        x = F.gelu(self.norm(x))
-        place, *looks = self.cells(x).split([1, *map(len, LOOKS.values())], 1)
-        pooled_BD = torch.cat([x.mean((2, 3)), y.mean((2, 3)), y.amax((2, 3))], 1)
+        place, *looks = self.cells(self.norm(x)).split([1, *map(len, LOOKS.values())], 1)
+        pooled_BD = torch.cat([y.mean((2, 3)), y.amax((2, 3))], 1)
         count, background = self.whole(pooled_BD).split([MOST + 1, len(BACKGROUNDS)], 1)
         return Logits(place[:, 0], dict(zip(LOOKS, looks, strict=True)), count, background)
 
