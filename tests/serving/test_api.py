@@ -12,6 +12,7 @@ from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import Gate
 from mutoscope.serving.jobs import Job, QueueLimits
 from mutoscope.serving.keys import FRESH, create_key, revoke_key
+from mutoscope.serving.policy import Policy, Rule
 from mutoscope.serving.shelf import Shelf
 
 Finish = Callable[[Job], None]
@@ -71,6 +72,68 @@ def test_every_failure_has_the_one_form(
     assert answer.status_code == status, answer.text
     assert error_of(answer)["code"] in (code, "missing_required_parameter")
     assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "words"),
+    [
+        ({"storyboard": {"cards": []}}, "storyboard.cards", "at least 1 item"),
+        ({"storyboard": {"cards": [{"at": 0.5, "prompt": "a"}]}}, "storyboard", "begins at 0 s"),
+        ({"storyboard": {"cards": [{"at": 0}]}}, "storyboard", "is empty"),
+        ({"storyboard": {"cards": [{"at": 0, "prompt": "a"}] * 2}}, "storyboard", "overlap"),
+        (
+            {"seconds": "1", "storyboard": {"cards": [{"at": 0, "prompt": "a"}, {"at": 3, "prompt": "b"}]}},
+            "storyboard",
+            "outside the storyboard of 1 s",
+        ),
+        ({"storyboard": {"cards": [{"at": 0, "promt": "a"}]}}, "storyboard.cards.0.promt", "no parameter"),
+        ({"loop": True, "storyboard": {"cards": [{"at": 0, "prompt": "a"}]}}, "loop", "does not go with"),
+        (
+            {"storyboard": {"cards": [{"at": 0, "image": "http://127.0.0.1/x.png"}]}},
+            "storyboard.cards.0.image",
+            "fetches no URLs",
+        ),
+        ({"expand": "yes"}, "expand", "must be true or false"),
+    ],
+)
+def test_cards_that_do_not_go_together(
+    client: TestClient, desk: Desk, fields: dict[str, Any], param: str, words: str
+) -> None:
+    answer = client.post("/v1/videos", json={"prompt": "a film", **fields})
+    assert answer.status_code == 400, answer.text
+    error = error_of(answer)
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert words in error["message"]
+    assert not list((desk.shelf.root / "inputs").glob("*"))
+
+
+def test_a_storyboard_is_queued_with_its_clip_and_its_words_are_judged(
+    client: TestClient, desk: Desk, submit: Submit, finish: Finish
+) -> None:
+    source = submit()
+    finish(source)
+    cards = [{"at": 0, "clip": source.id}, {"at": 1.0, "prompt": "a Villain rolls", "cut": True}]
+    board = {"prompt": "a film", "seconds": "2", "storyboard": {"cards": cards}}
+    reply = client.post("/v1/videos", json=board).json()
+    assert [card["shows"] for card in reply["storyboard"]["cards"]] == ["clip", None]
+    as_form = {"prompt": "a film", "seconds": "2", "storyboard": json.dumps(board["storyboard"])}
+    assert client.post("/v1/videos", data=as_form).json()["storyboard"] == reply["storyboard"]
+    job = desk.store.get("local", reply["id"])
+    assert job is not None
+    assert (desk.shelf.inputs(job.order.inputs) / "card-0.mp4").read_bytes().startswith(b"video.mp4")
+    desk.policy = Policy((Rule(words=("villain",), reason="No villains."),))
+    refused = client.post("/v1/videos", json=board)
+    assert (refused.status_code, error_of(refused)["code"]) == (400, "moderation_blocked")
+
+
+def test_a_prompt_is_expanded_when_that_is_asked(client: TestClient) -> None:
+    plain = client.post("/v1/videos", json={"prompt": "a red ball"}).json()
+    assert plain["expanded_prompt"] is None
+    asked = {"prompt": "a red ball", "expand": True, "seed": 4}
+    first, second = (client.post("/v1/videos", json=asked).json() for _ in range(2))
+    assert first["prompt"] == "a red ball"
+    assert "red ball" in first["expanded_prompt"]
+    assert first["expanded_prompt"] == second["expanded_prompt"]
 
 
 def test_bodies_beyond_the_limits(client: TestClient) -> None:

@@ -65,10 +65,17 @@ def test_download_every_variant(client: "OpenAI", made: Any, tmp_path: Path) -> 
     assert client.videos.download_content(made.id, variant="spritesheet").read()[:3] == b"\xff\xd8\xff"
 
 
-def test_the_same_order_gives_the_same_bytes(client: "OpenAI", made: Any) -> None:
+def shown(client: "OpenAI", identifier: str, folder: Path) -> bytes:
+    """The frames of a video; its signature is another one each time."""
+    path = folder / f"{identifier}.mp4"
+    client.videos.download_content(identifier).write_to_file(path)
+    return read_video(path).frames_THWC.tobytes()
+
+
+def test_the_same_order_gives_the_same_frames(client: "OpenAI", made: Any, tmp_path: Path) -> None:
     again = client.videos.create_and_poll(prompt="a red ball", seconds="1", extra_body={"seed": 3})
     assert again.id != made.id
-    first, second = (client.videos.download_content(video.id).read() for video in (made, again))
+    first, second = (shown(client, video.id, tmp_path) for video in (made, again))
     assert first == second
 
 
@@ -178,6 +185,39 @@ def test_the_repaired_client_sends_a_data_url(
     assert client.videos.poll(asked.id).status == "completed"
 
 
+def test_a_storyboard_of_words_a_picture_and_a_clip(client: "OpenAI", made: Any, picture: Path) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    cards = [
+        {"at": 0, "clip": made.id},
+        {"at": 1.25, "prompt": "a red ball", "cut": True},
+        {"at": 1.5, "image": url, "cut": False},
+    ]
+    board = {"storyboard": {"cards": cards}, "expand": True, "steps": 2, "seed": 1}
+    video: Any = client.videos.create_and_poll(prompt="a film", seconds="2.5", extra_body=board)
+    assert (video.status, video.seconds, video.prompt) == ("completed", "2.5", "a film")
+    shown = [(card["at"], card["shows"], card["cut"]) for card in video.storyboard["cards"]]
+    assert shown == [(0, "clip", None), (1.25, None, True), (1.5, "image", False)]
+    assert "red ball" in video.storyboard["cards"][1]["expanded_prompt"]
+    with pytest.raises(Exception, match="A storyboard is not remixed as a whole"):
+        client.videos.remix(video.id, prompt="another")
+
+
+def test_prompts_are_expanded_where_that_is_asked(client: "OpenAI", made: Any) -> None:
+    assert made.expanded_prompt is None
+    longer: Any = client.videos.extend(
+        prompt="a red ball",
+        seconds="0.6",
+        video=("empty", b""),
+        extra_body={"video": {"id": made.id}, "expand": True},
+    )
+    assert longer.prompt == "a red ball"
+    assert len(longer.expanded_prompt) > len("a red ball")
+    done = client.videos.poll(longer.id)
+    assert done.status == "completed", done.error
+    recipe = client.get(f"/videos/{longer.id}/recipe", cast_to=object)
+    assert recipe["recipe"]["expanded_prompt"] == longer.expanded_prompt  # type: ignore[index]
+
+
 def test_characters_are_kept_and_their_use_is_refused_honestly(client: "OpenAI", made: Any) -> None:
     data = client.videos.download_content(made.id).read()
     character = client.videos.create_character(name="Red", video=("red.mp4", data))
@@ -202,7 +242,7 @@ def test_a_first_frame_as_a_file_and_as_a_data_url(client: "OpenAI", picture: Pa
         extra_body={"seed": 1, "input_reference": {"image_url": url}},
     )
     assert (by_file.status, by_url.status) == ("completed", "completed")
-    first, second = (client.videos.download_content(video.id).read() for video in (by_file, by_url))
+    first, second = (shown(client, video.id, tmp_path) for video in (by_file, by_url))
     assert first == second
 
 

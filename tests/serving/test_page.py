@@ -71,6 +71,27 @@ def test_a_video_is_made_watched_and_remixed(page: Any) -> None:
     page.get_by_role("button", name="a blue ring", exact=True).first.wait_for()
 
 
+def test_a_storyboard_is_made_from_cards(page: Any) -> None:
+    page.get_by_role("textbox", name="What is to be seen?").fill("a film in two cards")
+    page.locator("#board summary").click()
+    page.get_by_role("button", name="Add a card").click()
+    page.get_by_role("button", name="Add a card").click()
+    second = page.get_by_role("group", name="Card 2")
+    assert page.get_by_role("spinbutton", name="Second").first.input_value() == "0"
+    page.get_by_role("group", name="Card 1").get_by_role("textbox", name="What is seen").fill("a red ball")
+    second.get_by_role("spinbutton", name="Second").fill("0.5")
+    second.get_by_role("textbox", name="What is seen").fill("a blue box")
+    second.get_by_role("combobox", name="Begins with").select_option("true")
+    page.get_by_role("button", name="Make video").click()
+    page.get_by_role("button", name="a film in two cards", exact=True).first.click()
+    dialog = page.get_by_role("dialog", name="Video")
+    dialog.get_by_text("0.5 s: a blue box (cut)").wait_for()
+    dialog.get_by_role("button", name="Use these settings").click()
+    assert second.get_by_role("textbox", name="What is seen").input_value() == "a blue box"
+    second.get_by_role("button", name="Remove card 2").click()
+    second.wait_for(state="detached")
+
+
 def test_a_mistake_is_told_and_the_prompt_kept(page: Any) -> None:
     page.get_by_role("textbox", name="What is to be seen?").fill("kept")
     page.locator("#form").evaluate("form => (form.noValidate = true)")

@@ -1,5 +1,6 @@
 """What a job makes of a clip: edits, extensions both ways, loops; with a real, tiny model."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mutoscope.config import to_dict
+from mutoscope.generation.cards import Card, Storyboard
 from mutoscope.generation.journal import Journal
 from mutoscope.serving.orders import Order
 from mutoscope.serving.tasks import Stopped, make
@@ -76,6 +79,42 @@ def test_a_loop_leads_from_the_end_to_the_start(made: Made, inputs: Path) -> Non
     assert far(made(task="extend", source_frames=9, frames=8, loop=True)[:9], source) < 4
     assert len(made(frames=17, loop=True)) == 17
     assert len(made(frames=10, loop=True)) == 10
+    first = (inputs / "made" / "video.mp4").read_bytes()
+    made(frames=10, loop=True)
+    assert (inputs / "made" / "video.mp4").read_bytes() == first
+
+
+def test_a_storyboard_is_made_and_its_shots_are_not_made_twice(
+    model: Model, inputs: Path, order: Order
+) -> None:
+    (inputs / "card-0.mp4").write_bytes((inputs / "video.mp4").read_bytes())
+    cards = (Card(0, clip="card-0.mp4"), Card(1.25, "a box", cut=True, expanded="a red box"))
+    text = json.dumps(to_dict(Storyboard(cards, 17 / 8, 48, 48, 8.0, 2, 3.0, 7, "", "euler")))
+    sides = {"width": 48, "height": 48, "drawn_width": 48, "drawn_height": 48}
+    asked = Order(**{**vars(order), **sides, "frames": 17, "storyboard": text})
+    folder, journal = inputs / "made", Journal(inputs / "steps")
+    folder.mkdir()
+    with pytest.raises(Stopped):
+        make(model, asked, inputs, folder, lambda percent, x0: percent < 60, journal)
+    told: list[int] = []
+    make(model, asked, inputs, folder, lambda percent, x0: told.append(percent) or True, journal)
+    assert told == sorted(told)
+    assert told[0] > 45  # the first shot was there
+    frames_THWC = read_video(folder / "video.mp4").frames_THWC.astype(int)
+    assert len(frames_THWC) == 17
+    assert far(frames_THWC[:9], read_video(inputs / "video.mp4").frames_THWC.astype(int)) < 4
+    recipe = read_recipe(folder / "video.mp4")
+    assert recipe is not None
+    assert recipe["storyboard"]["cards"][1]["expanded"] == "a red box"
+
+
+def test_what_the_model_is_told_is_recorded(made: Made, inputs: Path) -> None:
+    plain = made(seed=1)
+    other = made(seed=1, expanded="a blue box")
+    assert far(plain, other) > 0
+    recipe = read_recipe(inputs / "made" / "video.mp4")
+    assert recipe is not None
+    assert (recipe["recipe"]["prompt"], recipe["recipe"]["expanded_prompt"]) == ("a red ball", "a blue box")
 
 
 def test_an_edit_stops_when_told(model: Model, inputs: Path, order: Order) -> None:

@@ -57,10 +57,10 @@ class Inputs:
             os.replace(media.path, self._folder() / "video.mp4")
         return media, hashlib.sha256(data).hexdigest()
 
-    def link_video(self, source: Job) -> None:
+    def link_video(self, source: Job, name: str = "video.mp4") -> None:
         """A second name for a finished clip, so that it may be deleted while this job waits."""
         try:
-            share(self.desk.shelf.attempt(source) / FILES["video"][0], self._folder() / "video.mp4")
+            share(self.desk.shelf.attempt(source) / FILES["video"][0], self._folder() / name)
         except FileNotFoundError as error:  # deleted a moment ago
             raise unknown_video() from error
 

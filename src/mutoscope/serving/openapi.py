@@ -77,8 +77,9 @@ def body(cls: type[BaseModel], media: dict[str, str], must: Sequence[str] = ()) 
         encoding[name] = {"contentType": kinds}
     for name in must:
         as_json["properties"][name] = _filled(as_json["properties"][name])
-    if "characters" in form["properties"]:
-        encoding["characters"] = {"contentType": "application/json"}
+    for name in ("characters", "storyboard"):
+        if name in form["properties"]:
+            encoding[name] = {"contentType": "application/json"}
     return {
         "requestBody": {
             "required": True,

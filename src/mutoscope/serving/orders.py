@@ -28,7 +28,8 @@ class Order:
     `frames` counts the new frames only; `source` is the job that an extension, edit or remix starts from.
     With a `strength` the clip is drawn from the noised frames of the one in the inputs. An extension follows its
     source, goes before it (`backward`) or leads from its end to its start (`loop`); a new clip with `loop` ends
-    where it began.
+    where it began. `expanded` is what the model is told for the prompt ("": the prompt itself). `storyboard` is the
+    JSON of a `generation.cards.Storyboard` whose files are in the inputs ("" for none).
     """
 
     task: Task
@@ -55,6 +56,18 @@ class Order:
     strength: float | None = None
     loop: bool = False
     backward: bool = False
+    expanded: str = ""
+    storyboard: str = ""
+
+    @property
+    def cards(self) -> list[dict[str, Any]]:
+        """The cards of the storyboard, none without one."""
+        return list(json.loads(self.storyboard)["cards"]) if self.storyboard else []
+
+    @property
+    def words(self) -> str:
+        """All that a person said is to be seen."""
+        return "\n".join([self.prompt, *(card["prompt"] for card in self.cards if card["prompt"])])
 
     @property
     def size(self) -> str:

@@ -117,7 +117,7 @@ def judge(policy: Policy, stage: Stage, order: Order, sheet: Path | None = None)
     What is not to be seen may be named: rules look at the prompt alone.
     """
     for rule in policy.rules:
-        if rule.refuses(order.prompt):
+        if rule.refuses(order.words):
             return Refusal("moderation_blocked", rule.reason)
     if policy.endpoint is None:
         return None
@@ -126,7 +126,7 @@ def judge(policy: Policy, stage: Stage, order: Order, sheet: Path | None = None)
         "stage": stage,
         "task": order.task,
         "model": order.served_by,
-        "prompt": order.prompt,
+        "prompt": order.words,
         "negative_prompt": order.negative,
         "images": images,
     }

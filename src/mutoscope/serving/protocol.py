@@ -26,6 +26,9 @@ ALIASES = ("sora-2", "sora-2-pro", "sora-2-2025-10-06", "sora-2-2025-12-08", "so
 """Model names of the old API; the server's own model answers to them and `served_by` says so."""
 
 PROMPT_CHARACTERS = 20_000
+CARDS = 60
+"""Cards that a storyboard may have."""
+
 LONGEST = 120.0
 """Seconds that a video may last."""
 
@@ -185,6 +188,32 @@ class Knobs(Strict):
     guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     steps: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)] | None = None
     sampler: Literal["euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc"] | None = None
+    expand: Flag = False
+
+
+class StoryCard(Strict):
+    """What is seen from `at` seconds on: words, a picture (a data URL) or a clip (the id of a video here).
+
+    With `cut` a new shot begins, without it what the card before shows turns into this; null leaves it to the spacing.
+    """
+
+    at: Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+    prompt: Text = ""
+    image: (
+        Annotated[
+            str,
+            Field(max_length=32 * 2**20, json_schema_extra={"pattern": DATA_URL, "format": "picture-url"}),
+        ]
+        | None
+    ) = None
+    clip: Id | None = None
+    cut: Flag | None = None
+
+
+class Story(Strict):
+    """Cards in time, the first at 0 s, as in the files of `mutoscope storyboard`."""
+
+    cards: Annotated[list[StoryCard], Field(min_length=1, max_length=CARDS)]
 
 
 Strength = Literal["subtle", "mild", "strong"] | Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -199,7 +228,7 @@ def level(strength: str | float) -> float:
 class CreateVideo(Knobs):
     """POST /v1/videos. A file may stand for `input_reference` (the first frame) and `last_frame`.
 
-    With `loop` the video ends where it began.
+    With `loop` the video ends where it began. With a storyboard it is made from the cards, and the prompt is its name.
     """
 
     prompt: Prompt
@@ -211,6 +240,7 @@ class CreateVideo(Knobs):
     last_frame: PictureReference | None = None
     characters: Annotated[list[CharacterReference], Field(max_length=2)] = []
     loop: Flag = False
+    storyboard: Story | None = None
 
     @property
     def sides(self) -> tuple[int, int] | None:
@@ -289,6 +319,20 @@ class JobError(BaseModel):
     message: str
 
 
+class CardReply(BaseModel):
+    """A card of a storyboard; `shows` tells whether it came with a picture or a clip."""
+
+    at: float
+    prompt: str
+    expanded_prompt: str | None
+    cut: bool | None
+    shows: Literal["image", "clip"] | None
+
+
+class StoryReply(BaseModel):
+    cards: list[CardReply]
+
+
 class VideoReply(BaseModel):
     """A job as OpenAI's `Video`, with our additions below `error`."""
 
@@ -320,6 +364,8 @@ class VideoReply(BaseModel):
     strength: float | None
     loop: bool
     backward: bool
+    expanded_prompt: str | None
+    storyboard: StoryReply | None
     note: str | None
 
 
@@ -477,7 +523,19 @@ def video_reply(job: Job) -> VideoReply:
         strength=order.strength,
         loop=order.loop,
         backward=order.backward,
+        expanded_prompt=order.expanded or None,
+        storyboard=StoryReply(cards=[_card_reply(card) for card in order.cards]) if order.cards else None,
         note=_note(order),
+    )
+
+
+def _card_reply(card: dict[str, Any]) -> CardReply:
+    return CardReply(
+        at=card["at"],
+        prompt=card["prompt"],
+        expanded_prompt=card["expanded"] or None,
+        cut=card["cut"],
+        shows="image" if card["image"] else "clip" if card["clip"] else None,
     )
 
 

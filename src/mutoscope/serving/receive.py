@@ -22,7 +22,7 @@ JSON_BYTES = 16 * 2**20
 PART_BYTES = 2**20
 PARTS = 64
 DEPTH = 4
-NESTED = ("input_reference", "last_frame", "video", "characters")
+NESTED = ("input_reference", "last_frame", "video", "characters", "storyboard")
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 

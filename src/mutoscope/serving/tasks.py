@@ -1,5 +1,6 @@
 """From an order to the files of a video: the clip, its thumbnail, its sprite sheet and its recipe."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from mutoscope.config import to_dict, write_json
+from mutoscope.config import from_dict, to_dict, write_json
 from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.errors import InputError
 from mutoscope.generation import continuations
+from mutoscope.generation.cards import Storyboard
 from mutoscope.generation.generate import frames_of, record, resolve, roll
 from mutoscope.generation.journal import Journal
 from mutoscope.generation.preview import shrink
 from mutoscope.generation.request import Recipe, Request, Task, file_sha256
+from mutoscope.generation.storyboard import make_storyboard
 from mutoscope.serving.orders import Order
 from mutoscope.serving.provenance import number_of_record
 from mutoscope.video import Video, VideoWriter, fit, read_video, to_frames, to_tensor, write_video
@@ -94,6 +97,8 @@ def _made(
         task = _task("edit", inputs / "video.mp4", strength=order.strength)
         recipe = continuations.settle(model, _request(order, None), task)
         return recipe, [_carried_out(model, recipe, _steps(on_progress)).frames_THWC]
+    if order.storyboard:
+        return _from_cards(model, order, inputs, on_progress, journal)
     if order.loop:
         return _closed(model, order, inputs, on_progress, journal)
     request = replace(
@@ -101,12 +106,47 @@ def _made(
         image=inputs / "first.png" if order.first_picture else None,
         last_image=inputs / "last.png" if order.last_picture else None,
     )
-    recipe = resolve(model, request)
+    recipe = resolve(model, request, whole=False)
     sampled = roll(model, recipe, _steps(on_progress), journal)
     journal.flush()
     if sampled.stopped is not None:
         raise Stopped
     return recipe, frames_of(model, recipe, [sampled.latent_BCTHW[0]])
+
+
+def _from_cards(
+    model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal
+) -> tuple[Recipe, Iterable[np.ndarray]]:
+    """A storyboard, shot after shot; shots that an earlier attempt finished are not made again."""
+    recipe = resolve(model, _request(order, order.frames))
+    done, count = 0, 1
+
+    def tell(shot: int, shots: int, is_there: bool) -> None:
+        nonlocal done, count
+        done, count = shot - 1, shots
+
+    def on_step(info: StepInfo) -> bool:
+        return on_progress(int(SAMPLING * (done + info.step / info.steps) / count), info.x0)
+
+    try:
+        video = make_storyboard(model, _board(order, inputs), journal.folder / "shots", on_step, tell)
+    except KeyboardInterrupt as interrupt:
+        raise Stopped from interrupt
+    return recipe, [video.frames_THWC]
+
+
+def _board(order: Order, inputs: Path) -> Storyboard:
+    """The storyboard of an order, its files in the folder of its inputs."""
+    board = from_dict(Storyboard, json.loads(order.storyboard), "the storyboard")
+    cards = tuple(
+        replace(
+            card,
+            image=card.image and str(inputs / card.image),
+            clip=card.clip and str(inputs / card.clip),
+        )
+        for card in board.cards
+    )
+    return replace(board, cards=cards)
 
 
 def _extended(
@@ -162,6 +202,7 @@ def _request(order: Order, frames: int | None) -> Request:
         sampler=order.sampler,
         seed=order.seed,
         negative=order.negative,
+        expanded=order.expanded or None,
     )
 
 
@@ -199,6 +240,8 @@ def scaled(frames_THWC: np.ndarray, width: int, height: int) -> Iterator[np.ndar
 def _record(model: Model, order: Order, recipe: Recipe) -> dict[str, Any]:
     """The recipe inside the file: that of `mutoscope generate`, and what the server did beyond it."""
     made = record(model, _public(recipe))
+    if order.storyboard:
+        made["storyboard"] = json.loads(order.storyboard)
     beyond: dict[str, Any] = {}
     if order.size != recipe.size:
         beyond["upscaled_to"] = order.size

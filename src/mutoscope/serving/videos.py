@@ -1,6 +1,8 @@
 """New videos: from words and pictures, or from a video (remix, edit, extension)."""
 
+import asyncio
 import hashlib
+import json
 import secrets
 from dataclasses import replace
 from typing import Any
@@ -9,6 +11,10 @@ from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from mutoscope.config import to_dict
+from mutoscope.errors import InputError
+from mutoscope.generation.cards import Card, Storyboard, shots_of
+from mutoscope.generation.expand import expand
 from mutoscope.serving import orders
 from mutoscope.serving.desk import Desk, desk_of, finished_job_of
 from mutoscope.serving.inputs import Inputs, picture
@@ -22,11 +28,12 @@ from mutoscope.serving.protocol import (
     ExtendVideo,
     Knobs,
     RemixVideo,
+    Story,
     VideoReference,
     level,
     spoken,
 )
-from mutoscope.serving.receive import Received, receive
+from mutoscope.serving.receive import Received, data_url, receive
 
 PIXELS = 300_000_000
 """Pixels of all frames of a clip."""
@@ -54,10 +61,12 @@ async def create_video(request: Request) -> Response:
     frames = (
         defaults.frames if asked.seconds is None else orders.whole_frames(float(asked.seconds), fps, LONGEST)
     )
-    order = _with_knobs(asked, _order(desk, asked.prompt, asked.model, frames, fps))
+    order = await _told(asked, _order(desk, asked.prompt, asked.model, frames, fps))
     order = replace(_fitting(orders.resized(order, width, height, desk.card)), loop=asked.loop)
     if asked.characters:
         order = replace(order, unsupported=NO_CHARACTERS)
+    if asked.storyboard is not None:
+        return await _create_storyboard(request, desk, received, asked, order)
     async with Inputs(desk) as inputs:
         first = await picture(received, asked.input_reference, "input_reference")
         last = await picture(received, asked.last_frame, "last_frame")
@@ -72,6 +81,69 @@ async def create_video(request: Request) -> Response:
         return await inputs.submit(request, order, {"create": _as_asked(asked), "files": files})
 
 
+async def _create_storyboard(
+    request: Request, desk: Desk, received: Received, asked: CreateVideo, order: Order
+) -> Response:
+    """Queue a video of cards. Raises ApiError for cards that do not go together, or with what else was asked."""
+    story = asked.storyboard
+    assert story is not None
+    for name, is_there in (
+        ("loop", asked.loop),
+        ("input_reference", asked.input_reference is not None or "input_reference" in received.files),
+        ("last_frame", asked.last_frame is not None or "last_frame" in received.files),
+    ):
+        if is_there:
+            raise ApiError(
+                400,
+                "invalid_value",
+                f"The parameter {name!r} does not go with a storyboard; leave it out or put it into a card.",
+                name,
+            )
+    board = await asyncio.to_thread(_board, story, order, asked.expand)
+    async with Inputs(desk) as inputs:
+        for index, (asked_card, card) in enumerate(zip(story.cards, board.cards, strict=True)):
+            at = f"storyboard.cards.{index}"
+            if asked_card.image is not None and card.image is not None:
+                await inputs.add_picture(data_url(asked_card.image, f"{at}.image"), card.image, f"{at}.image")
+            if asked_card.clip is not None and card.clip is not None:
+                inputs.link_video(await finished_job_of(request, asked_card.clip), card.clip)
+        text = json.dumps(to_dict(board), ensure_ascii=False)
+        order = replace(order, inputs=inputs.token, storyboard=text, expanded="")
+        return await inputs.submit(request, order, {"create": _as_asked(asked), "files": []})
+
+
+def _board(story: Story, order: Order, is_expanded: bool) -> Storyboard:
+    """The cards with the settings of the order, their files named as they are to lie in the inputs."""
+    try:
+        cards = tuple(
+            Card(
+                card.at,
+                card.prompt,
+                None if card.image is None else f"card-{index}.png",
+                None if card.clip is None else f"card-{index}.mp4",
+                card.cut,
+                _expansion(card.prompt, order.seed, False) if is_expanded and card.prompt else "",
+            )
+            for index, card in enumerate(story.cards)
+        )
+        board = Storyboard(
+            cards,
+            order.frames / order.fps,
+            order.drawn_width,
+            order.drawn_height,
+            order.fps,
+            order.steps,
+            order.guidance,
+            order.seed,
+            order.negative,
+            order.sampler,
+        )
+        shots_of(board, order.fps)
+    except InputError as error:
+        raise ApiError(400, "invalid_value", str(error), "storyboard") from error
+    return board
+
+
 async def remix_video(request: Request, video_id: str) -> Response:
     """Make a finished video again with another prompt, from the same noise, or from its own frames (strength)."""
     desk, received = desk_of(request), await receive(request)
@@ -83,13 +155,19 @@ async def remix_video(request: Request, video_id: str) -> Response:
             inputs.link_video(source)
             order = _redrawn(desk, source.order, level(asked.strength))
             order = replace(
-                _with_knobs(asked, order),
+                await _told(asked, replace(order, prompt=asked.prompt)),
                 task="remix",
-                prompt=asked.prompt,
                 inputs=inputs.token,
                 source=source.id,
             )
             return await inputs.submit(request, order, {"remix": video_id, "asked": _as_asked(asked)})
+    if source.order.storyboard:
+        raise ApiError(
+            409,
+            "cannot_remix_storyboard",
+            "A storyboard is not remixed as a whole; send it with other cards, or give a strength such as 'mild'.",
+            "strength",
+        )
     if source.order.source_frames:
         raise ApiError(
             409,
@@ -98,7 +176,7 @@ async def remix_video(request: Request, video_id: str) -> Response:
             "strength",
         )
     base = replace(source.order, task="remix", prompt=asked.prompt, source=source.id, unsupported="")
-    order = _with_knobs(asked, base)
+    order = await _told(asked, base)
     if "negative_prompt" not in asked.model_fields_set:
         order = replace(order, negative=base.negative)
     async with Inputs(desk, desk.shelf.copy_inputs(source.order.inputs)) as inputs:
@@ -139,8 +217,9 @@ async def extend_video(request: Request) -> Response:
             strength=None,
             loop=asked.loop,
             backward=asked.backward,
+            storyboard="",
         )
-        order = _fitting(_with_knobs(asked, order))
+        order = _fitting(await _told(asked, order))
         if order.seconds > LONGEST:
             raise ApiError(
                 409,
@@ -159,10 +238,10 @@ async def edit_video(request: Request) -> Response:
     _check_model(desk, asked.model)
     async with Inputs(desk) as inputs:
         whole, digest = await _source(request, inputs, received, asked)
+        whole = replace(_redrawn(desk, whole, level(asked.strength)), prompt=asked.prompt)
         order = replace(
-            _with_knobs(asked, _redrawn(desk, whole, level(asked.strength))),
+            await _told(asked, whole),
             task="edit",
-            prompt=asked.prompt,
             model=asked.model,
             inputs=inputs.token,
             source=asked.video.id if asked.video else "",
@@ -197,6 +276,7 @@ def _redrawn(desk: Desk, whole: Order, strength: float) -> Order:
         unsupported="",
         loop=False,
         backward=False,
+        storyboard="",
         strength=strength,
     )
 
@@ -222,15 +302,27 @@ def _order(desk: Desk, prompt: str, model: str, frames: int, fps: float) -> Orde
     )
 
 
-def _with_knobs(asked: Knobs, order: Order) -> Order:
-    return replace(
+async def _told(asked: Knobs, order: Order) -> Order:
+    """The order with the settings that were asked for, and its prompt expanded where that was."""
+    order = replace(
         order,
         seed=order.seed if asked.seed is None else asked.seed,
         steps=asked.steps or order.steps,
         guidance=order.guidance if asked.guidance is None else asked.guidance,
         sampler=asked.sampler or order.sampler,
         negative=asked.negative_prompt,
+        expanded="",
     )
+    if not asked.expand:
+        return order
+    text = await asyncio.to_thread(_expansion, order.prompt, order.seed, order.all_frames == 1)
+    return replace(order, expanded=text)
+
+
+def _expansion(prompt: str, seed: int, is_picture: bool) -> str:
+    """What the model is told for a prompt; empty when it is the prompt itself."""
+    text = expand(prompt, seed, picture=is_picture).text
+    return "" if text == prompt else text
 
 
 def _as_asked(asked: BaseModel) -> dict[str, Any]:

@@ -256,6 +256,7 @@ async function show(id) {
   const parent = video.remixed_from_video_id ?? video.extended_from_video_id ?? video.edited_from_video_id;
   const facts = {
     Model: video.served_by, Size: video.size, Length: `${video.seconds} s, ${video.frames} frames at ${video.fps} per second`,
+    "Told to the model": video.expanded_prompt ?? "", Storyboard: video.storyboard?.cards.map(toldCard).join("; ") ?? "",
     Seed: video.seed, Steps: video.steps, Guidance: video.guidance, Sampler: video.sampler,
     "Not to be seen": video.negative_prompt, Strength: video.strength ?? "", Made: new Date(video.created_at * 1000).toLocaleString(),
     "Made from": parent ? videos.get(parent)?.prompt ?? parent : "", Id: video.id,
@@ -299,16 +300,18 @@ $("copy").onclick = () => attempt(async () => {
 });
 
 function asCode(video) {
-  const text = JSON.stringify(video.prompt);
-  const body = JSON.stringify({
-    prompt: video.prompt, size: video.size, seconds: video.seconds, seed: video.seed, steps: video.steps,
-    guidance: video.guidance, sampler: video.sampler,
-  }).replaceAll("'", "'\\''");
-  return `# curl\ncurl ${location.origin}/v1/videos -H 'content-type: application/json' \\\n  -d '${body}'\n\n` +
+  const body = { prompt: video.prompt, size: video.size, seconds: video.seconds };
+  const extra = { seed: video.seed, steps: video.steps, guidance: video.guidance, sampler: video.sampler };
+  const cards = video.storyboard?.cards.map(({ at, prompt, cut }) => ({ at, prompt, ...(cut !== null && { cut }) }));
+  if (cards) extra.storyboard = { cards };
+  if (video.expanded_prompt || video.storyboard?.cards.some((card) => card.expanded_prompt)) extra.expand = true;
+  const text = JSON.stringify({ ...body, ...extra }).replaceAll("'", "'\\''");
+  const python = JSON.stringify(extra).replace(/"(?:[^"\\]|\\.)*"|true|false/g, (word) => ({ true: "True", false: "False" })[word] ?? word);
+  return `# curl\ncurl ${location.origin}/v1/videos -H 'content-type: application/json' \\\n  -d '${text}'\n\n` +
     `# Python: pip install openai\nfrom openai import OpenAI\n` +
     `client = OpenAI(base_url="${location.origin}/v1", api_key="local")\n` +
-    `video = client.videos.create_and_poll(prompt=${text}, size="${video.size}", seconds="${video.seconds}",\n` +
-    `    extra_body={"seed": ${video.seed}, "steps": ${video.steps}, "guidance": ${video.guidance}, "sampler": "${video.sampler}"})\n` +
+    `video = client.videos.create_and_poll(prompt=${JSON.stringify(video.prompt)}, size="${video.size}", seconds="${video.seconds}",\n` +
+    `    extra_body=${python})\n` +
     `client.videos.download_content(video.id).write_to_file("video.mp4")\n`;
 }
 
@@ -324,12 +327,66 @@ async function attempt(action) {
   }
 }
 
+// --- the storyboard --------------------------------------------------------------------------------
+
+function addCard(at, prompt = "", cut = null) {
+  const field = (name, control, className = "") =>
+    make("div", { className }, make("label", { htmlFor: control.id, textContent: name }), control);
+  const id = `card-${crypto.randomUUID?.() ?? Math.random()}`;
+  const begins = make("select", { id: `${id}-cut` },
+    make("option", { value: "", textContent: "as the spacing says" }), make("option", { value: "true", textContent: "a cut" }),
+    make("option", { value: "false", textContent: "a change of what is there" }));
+  begins.value = cut === null ? "" : String(cut);
+  const remove = make("button", { type: "button", className: "quiet", textContent: "Remove" });
+  const clips = [...videos.values()].filter((video) => video.status === "completed");
+  const shows = make("select", { id: `${id}-clip` }, make("option", { value: "", textContent: "what the words say" }),
+    ...clips.map((video) => make("option", { value: video.id, textContent: `clip: ${video.prompt.slice(0, 60)}` })));
+  const card = make("fieldset", {}, make("legend", {}),
+    make("div", { className: "row" },
+      field("Second", make("input", { id: `${id}-at`, type: "number", min: 0, max: 120, step: "any", required: true, value: at })),
+      field("What is seen", make("input", { id: `${id}-prompt`, type: "text", maxLength: 20000, value: prompt }), "text")),
+    make("div", { className: "row" }, field("Begins with", begins), field("Shows", shows), remove));
+  remove.onclick = () => {
+    card.remove();
+    numberCards();
+    $("card-add").focus();
+  };
+  $("cards").append(card);
+  numberCards();
+}
+
+function numberCards() {
+  [...$("cards").children].forEach((card, index) => {
+    card.querySelector("legend").textContent = `Card ${index + 1}`;
+    card.querySelector("button").setAttribute("aria-label", `Remove card ${index + 1}`);
+  });
+}
+
+const askedCards = () => [...$("cards").children].map((card) => {
+  const [at, prompt] = card.querySelectorAll("input");
+  const [cut, clip] = card.querySelectorAll("select");
+  return {
+    at: Number(at.value), ...(prompt.value.trim() && { prompt: prompt.value }), ...(clip.value && { clip: clip.value }),
+    ...(cut.value && { cut: cut.value === "true" }),
+  };
+});
+
+const toldCard = (card) =>
+  `${card.at} s: ${card.expanded_prompt ?? card.prompt}${card.shows ? ` [${card.shows}]` : ""}${card.cut ? " (cut)" : ""}`;
+
+$("card-add").onclick = () => {
+  const last = askedCards().at(-1);
+  addCard(last ? last.at + 1 : 0);
+  $("cards").lastElementChild.querySelector("input").focus();
+};
+
 function startRemix(video) {
   state.remix = video.id;
   $("detail").close();
   $("remixing").hidden = false;
   $("remixing-text").textContent = `Remix of “${video.prompt.slice(0, 80)}”: same size and length.`;
-  $("shape").hidden = $("pictures").hidden = true;
+  $("shape").hidden = $("pictures").hidden = $("board").hidden = true;
+  $("cards").replaceChildren();
   $("remix-how").hidden = false;
   $("strength").value = "";
   $("submit").textContent = "Remix video";
@@ -342,7 +399,7 @@ function startRemix(video) {
 function endRemix() {
   state.remix = null;
   $("remixing").hidden = true;
-  $("shape").hidden = $("pictures").hidden = false;
+  $("shape").hidden = $("pictures").hidden = $("board").hidden = false;
   $("remix-how").hidden = true;
   $("submit").textContent = "Make video";
 }
@@ -360,6 +417,10 @@ function reuse(video) {
   $("guidance").value = video.guidance;
   $("sampler").value = video.sampler;
   $("negative").value = video.negative_prompt;
+  $("expand").checked = Boolean(video.expanded_prompt ?? video.storyboard?.cards.some((card) => card.expanded_prompt));
+  $("cards").replaceChildren();
+  for (const card of video.storyboard?.cards ?? []) addCard(card.at, card.prompt, card.cut);
+  $("board").open = Boolean(video.storyboard);
   $("more").open = true;
   $("prompt").focus();
 }
@@ -392,11 +453,13 @@ $("form").onsubmit = (event) => {
       if ($(id).value !== "") asked[name] = Number($(id).value);
     if ($("sampler").value) asked.sampler = $("sampler").value;
     if ($("negative").value.trim()) asked.negative_prompt = $("negative").value;
+    if ($("expand").checked) asked.expand = true;
     if (state.remix && $("strength").value) asked.strength = $("strength").value;
     learn(state.remix ? await post(`/v1/videos/${state.remix}/remix`, asked) : await create(asked));
     endRemix();
     $("prompt").value = "";
     $("first").value = $("last").value = "";
+    $("cards").replaceChildren();
     $("news").textContent = "The video is in the queue";
     render();
   }).finally(() => ($("submit").disabled = false));
@@ -406,10 +469,12 @@ function create(asked) {
   asked.model = state.model.id;
   asked.size = $("size").value;
   if ($("seconds").value) asked.seconds = $("seconds").value;
+  const cards = askedCards();
+  if (cards.length) asked.storyboard = { cards };
   const [first, last] = [$("first").files[0], $("last").files[0]];
   if (!first && !last) return post("/v1/videos", asked);
   const form = new FormData();
-  for (const [name, value] of Object.entries(asked)) form.append(name, value);
+  for (const [name, value] of Object.entries(asked)) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
   if (first) form.append("input_reference", first, "first");
   if (last) form.append("last_frame", last, "last");
   return post("/v1/videos", form);
@@ -421,6 +486,7 @@ $("extend").onsubmit = (event) => {
   attempt(async () => {
     learn(await post("/v1/videos/extensions", {
       prompt: video.prompt, seconds: $("extend-seconds").value, video: { id: video.id }, ...($("extend-how").value && { [$("extend-how").value]: true }),
+      ...($("extend-expand").checked && { expand: true }),
     }));
     $("detail").close();
     $("news").textContent = "The extension is in the queue";
