@@ -186,7 +186,7 @@ MISTAKES = [
     ("generate a --seconds nan", "nan", "more than 0"),
     ("generate a --seconds inf", "inf", "more than 0"),
     ("generate a --seconds 1 --frames 5", "seconds", "drop one"),
-    ("generate a --frames x", "--frames", "integer"),
+    ("generate a --frames x", "--frames", "integer, not 'x'"),
     ("generate a --steps 0", "steps is 0", "1 to 1000"),
     ("generate a --guidance nan", "guidance is nan", "0 to 100"),
     ("generate a --seed -1", "seed is -1", "from 0"),

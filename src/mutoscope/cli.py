@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import sys
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -171,6 +172,9 @@ def usage(error: typer.TyperException) -> str:
         return f"{sentence}; put a prompt of several words in quotes."
     if sentence == "Missing command" and context is not None:
         sentence += f": {', '.join(context.command.list_commands(context))}"
+    options = getattr(getattr(error, "param", None), "opts", ())
+    for value in (value for option, value in pairwise(sys.argv) if option in options):
+        sentence = f"{sentence.partition(', unable to parse')[0]}, not {value!r}"
     return f"{sentence}; see `{context.command_path if context is not None else 'mutoscope'} --help`."
 
 

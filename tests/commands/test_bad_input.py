@@ -62,7 +62,7 @@ def refused(told: Told, *parts: str) -> None:
         ("info pipe", ("pipe is not a regular file",)),
         ("info a\x1b[31m.mp4", ("a\\u001b[31m.mp4",)),
         ("inpaint clip.mp4 a --mask /dev/zero", ("/dev/zero is not a regular file",)),
-        ("caption clip.mp4 --beams 100000", ("--beams", "64")),
+        ("caption clip.mp4 --beams 100000", ("--beams", "64, not '100000'")),
         ("storyboard --plan a -o a.png", ("a.png", "name it .mp4")),
         ("character add rolf clip.mp4 --as WORDS", ("20000",)),
         ("expand a -m nowhere", ("nowhere", "built-in")),
