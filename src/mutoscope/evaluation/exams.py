@@ -199,14 +199,15 @@ def odd(exam: Exam, view: View, scene: Scene, index: int) -> Question:
     Of what is endless the beginning counts, and of two colours the last, as in `parse`; nothing is asked of a prompt
     without words that the world knows.
     """
+    told: tuple[Fact, ...] = ()
     match index % 4:
         case 0:
-            prompt, told = " " * (index % 8), ()
+            prompt = " " * (index % 8)
         case 1:
             plain = caption(scene, view, "short", seed=index)
             prompt, told = f"{plain.rstrip('.')}, {PADDING * ENDLESS}"[:ENDLESS], stated(plain)
         case 2:
-            prompt, told = FOREIGN[index // 4 % len(FOREIGN)], ()
+            prompt = FOREIGN[index // 4 % len(FOREIGN)]
         case _:
             body = scene.shots[0].bodies[0]
             other = next(colour for colour in COLOURS[index % 7 :] if colour != body.colour)
