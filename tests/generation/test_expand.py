@@ -249,3 +249,8 @@ def test_it_is_fast() -> None:
         expand(made_up(seed)[0], seed)
         times.append(time.process_time() - start)
     assert sorted(times)[15] < 0.15
+
+
+def test_a_prompt_of_more_things_than_the_world_holds_is_kept() -> None:
+    prompt = "a ball left of a box, " * 6
+    assert expand(prompt).text == prompt

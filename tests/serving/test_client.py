@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -192,7 +193,9 @@ def test_a_storyboard_of_words_a_picture_and_a_clip(client: "OpenAI", made: Any,
         {"at": 1.25, "prompt": "a red ball", "cut": True},
         {"at": 1.5, "image": url, "cut": False},
     ]
-    board = {"storyboard": {"cards": cards}, "expand": True, "steps": 2, "seed": 1}
+    with pytest.raises(Exception, match="send the storyboard as JSON text"):
+        client.videos.create(prompt="a film", extra_body={"storyboard": {"cards": cards}})
+    board = {"storyboard": json.dumps({"cards": cards}), "expand": True, "steps": 2, "seed": 1}
     video: Any = client.videos.create_and_poll(prompt="a film", seconds="2.5", extra_body=board)
     assert (video.status, video.seconds, video.prompt) == ("completed", "2.5", "a film")
     shown = [(card["at"], card["shows"], card["cut"]) for card in video.storyboard["cards"]]

@@ -444,10 +444,11 @@ def render_facts(stated: Sequence[Fact], told: Truth) -> str:
             face = f" with a {thing.hat[1]} {thing.hat[0]} hat and {EYES[thing.eyes]}"
         sentences.append(f"a {nouns[i]}{face} {' and '.join(moves)}".rstrip())
     for i, word, j in _relations(drafts):
-        sentences.append(f"the {nouns[i]} is {RELATION_WORDS[word][0]} the {nouns[j]}")
+        if max(i, j) < len(nouns):  # the world holds so many things, a prompt may name more
+            sentences.append(f"the {nouns[i]} is {RELATION_WORDS[word][0]} the {nouns[j]}")
     for i, each in drafts.items():
         struck = [int(event.split()[1]) for event in each.get("event", ()) if event.startswith("collide")]
-        sentences += [f"the {nouns[i]} hits the {nouns[j]}" for j in struck if i < j]
+        sentences += [f"the {nouns[i]} hits the {nouns[j]}" for j in struck if i < j < len(nouns)]
     for fact in stated:
         match fact.kind:
             case "background":

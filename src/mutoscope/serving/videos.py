@@ -44,6 +44,9 @@ SHORTEST = 5
 BRIDGE = 4
 """Frames of a latent frame: what leads back to the start of a clip is made of whole ones."""
 
+LONGEST_EXPANDED = 1000
+"""Characters of a prompt that is expanded; who wrote more has said what is to be seen."""
+
 NO_CHARACTERS = (
     "This version cannot put a character into a new video yet; describe how it looks in the prompt instead."
 )
@@ -53,6 +56,7 @@ async def create_video(request: Request) -> Response:
     """Queue a new video."""
     desk, received = desk_of(request), await receive(request)
     received.only_files("input_reference", "last_frame")
+    _check_cards(received)
     asked = received.parse(CreateVideo)
     _check_model(desk, asked.model)
     defaults = desk.card.defaults
@@ -321,12 +325,32 @@ async def _told(asked: Knobs, order: Order) -> Order:
 
 def _expansion(prompt: str, seed: int, is_picture: bool) -> str:
     """What the model is told for a prompt; empty when it is the prompt itself."""
+    if len(prompt) > LONGEST_EXPANDED:
+        return ""
     text = expand(prompt, seed, picture=is_picture).text
     return "" if text == prompt else text
 
 
 def _as_asked(asked: BaseModel) -> dict[str, Any]:
     return asked.model_dump(mode="json", exclude_unset=True)
+
+
+def _check_cards(received: Received) -> None:
+    """Raises ApiError for cards as form fields such as storyboard[cards][][at]: which belong together is lost."""
+    if not received.strict and _came_in_fields(received.fields.get("storyboard")):
+        raise ApiError(
+            400,
+            "invalid_value",
+            "Form fields do not tell which values belong to one card; send the storyboard as JSON text.",
+            "storyboard",
+        )
+
+
+def _came_in_fields(story: Any) -> bool:
+    """Whether a card's time is text, or not there: as in a form field, not as in JSON."""
+    cards = story.get("cards") if isinstance(story, dict) else None
+    some = cards if isinstance(cards, list) else []
+    return any(isinstance(card, dict) and isinstance(card.get("at", ""), str) for card in some)
 
 
 def _check_model(desk: Desk, name: str) -> None:

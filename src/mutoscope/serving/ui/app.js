@@ -303,9 +303,9 @@ function asCode(video) {
   const body = { prompt: video.prompt, size: video.size, seconds: video.seconds };
   const extra = { seed: video.seed, steps: video.steps, guidance: video.guidance, sampler: video.sampler };
   const cards = video.storyboard?.cards.map(({ at, prompt, cut }) => ({ at, prompt, ...(cut !== null && { cut }) }));
-  if (cards) extra.storyboard = { cards };
+  if (cards) extra.storyboard = JSON.stringify({ cards }); // forms, which the client sends, know no lists of cards
   if (video.expanded_prompt || video.storyboard?.cards.some((card) => card.expanded_prompt)) extra.expand = true;
-  const text = JSON.stringify({ ...body, ...extra }).replaceAll("'", "'\\''");
+  const text = JSON.stringify({ ...body, ...extra, ...(cards && { storyboard: { cards } }) }).replaceAll("'", "'\\''");
   const python = JSON.stringify(extra).replace(/"(?:[^"\\]|\\.)*"|true|false/g, (word) => ({ true: "True", false: "False" })[word] ?? word);
   return `# curl\ncurl ${location.origin}/v1/videos -H 'content-type: application/json' \\\n  -d '${text}'\n\n` +
     `# Python: pip install openai\nfrom openai import OpenAI\n` +
