@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mutoscope.diffusion.sampler import OnStep, StepInfo
+from mutoscope.diffusion.sampler import OnStep
 from mutoscope.errors import InputError
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition, onto_grid
@@ -39,6 +39,7 @@ from mutoscope.generation.request import (
     join,
     repaint,
 )
+from mutoscope.generation.windows import WINDOW, counted
 from mutoscope.models.vae import VAE
 from mutoscope.video import Video, fit, fit_frames_rate, read_video, to_frames, to_tensor
 from mutoscope.weights.card import Defaults
@@ -55,9 +56,6 @@ FASTEST = 2.0
 
 BEFORE, AFTER = 2, 2
 """Latent frames that are known on either side of a gap, besides the first one, which holds one frame."""
-
-WINDOW = 2
-"""A window holds so many times the latent frames, the first not counted, of the model's default length."""
 
 BLEND = 0.6
 """Noise level at which a blend, or the bridge of a loop, starts from the crossfade of its two sides."""
@@ -469,12 +467,3 @@ def first_that_lasts(span: slice, backward: bool) -> int:
     """The first frame of a window that stays: backward, the one that began it is made again."""
     start: int = span.start
     return start + 1 if backward and start else start
-
-
-def counted(on_step: OnStep | None, index: int, count: int) -> OnStep | None:
-    """Progress of one window of several, as progress of the whole."""
-    if on_step is None:
-        return None
-    return lambda info: on_step(
-        StepInfo(info.step + index * info.steps, count * info.steps, info.sigma, info.x0)
-    )
