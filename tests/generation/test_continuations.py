@@ -188,6 +188,23 @@ def test_a_blend_is_not_an_interpolation(model: Model, clip: Path, second: Path)
     assert not np.array_equal(blended.frames_THWC[11:19], led.frames_THWC[11:19])
 
 
+def test_only_a_blend_starts_from_a_crossfade(
+    model: Model, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The subject of a loop moves from its end to its start: it is not dissolved in one place and shown in another."""
+    starts, plain = [], sample
+
+    def spy(*words: object) -> object:
+        starts.append(words[4])
+        return plain(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(continuations, "sample", spy)
+    loop(model, clip, ASKED)
+    interpolate(model, clip, clip, ASKED)
+    blend(model, clip, clip, ASKED)
+    assert [start is not None for start in starts] == [False, False, True]
+
+
 def test_a_crossfade_is_even() -> None:
     latent_BCTHW = torch.tensor([1.0, 0, 0, 0, 5]).view(1, 1, 5, 1, 1)
     assert crossfade(latent_BCTHW, 1, 4).flatten().tolist() == [1, 2, 3, 4, 5]

@@ -58,7 +58,8 @@ BEFORE, AFTER = 2, 2
 """Latent frames that are known on either side of a gap, besides the first one, which holds one frame."""
 
 BLEND = 0.6
-"""Noise level at which a blend, or the bridge of a loop, starts from the crossfade of its two sides."""
+"""Noise level at which a blend starts from the crossfade of its sides. A loop does not: it has one subject, which
+moves back; a crossfade would dissolve it in one place and have it appear in the other."""
 
 FADE = 12
 """Frames over which what is corrected at a seam fades out."""
@@ -324,7 +325,7 @@ def gap(
         known[lead + middle] = onto_grid(to_tensor(after_THWC[: stride * follow])[None], recipe, grid)
     condition = conditions.frames(model.vae, grid, known)
     start = None
-    if recipe.task.verb in ("blend", "loop"):
+    if recipe.task.verb == "blend":
         start = Start(crossfade(condition.latent_BCTHW, lead, lead + middle), BLEND)
     condition = replace(condition, sigma=recipe.task.history_noise)
     latent_BCTHW = grow(model, recipe, condition, start, on_step, backward=before_THWC is None)
