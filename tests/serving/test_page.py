@@ -77,8 +77,9 @@ def test_a_storyboard_is_made_from_cards(page: Any) -> None:
     page.get_by_role("button", name="Add a card").click()
     page.get_by_role("button", name="Add a card").click()
     second = page.get_by_role("group", name="Card 2")
-    assert page.get_by_role("spinbutton", name="Second").first.input_value() == "0"
-    page.get_by_role("group", name="Card 1").get_by_role("textbox", name="What is seen").fill("a red ball")
+    first = page.get_by_role("group", name="Card 1")
+    assert first.get_by_role("spinbutton", name="Second").input_value() == "0"
+    first.get_by_role("textbox", name="What is seen").fill("a red ball")
     second.get_by_role("spinbutton", name="Second").fill("0.5")
     second.get_by_role("textbox", name="What is seen").fill("a blue box")
     second.get_by_role("combobox", name="Begins with").select_option("true")
