@@ -1,6 +1,6 @@
 """Pack a trained model for the package: weights in half precision, the VAE's training record beside the DiT's.
 
-python runs/pack.py out/dit-tiny-leg3/model out/vae-tiny/model src/mutoscope/weights/tiny
+python runs/pack.py out/dit-tiny-leg4/model out/vae-tiny/model src/mutoscope/weights/tiny
 """
 
 import argparse

@@ -12,5 +12,6 @@ $mutoscope data encode configs/latents-tiny.toml              # clips of the wor
 $mutoscope train dit configs/dit-tiny.toml --resume auto      # latents -> diffusion transformer, text encoder
 $mutoscope train dit configs/dit-tiny-leg2.toml --resume auto # ... and on from there
 $mutoscope train dit configs/dit-tiny-leg3.toml --resume auto # ... twice
-$mutoscope evaluate out/dit-tiny-leg3/model --suite quick     # prompts -> clips -> what the oracle sees in them
-.venv/bin/python runs/pack.py out/dit-tiny-leg3/model out/vae-tiny/model out/tiny   # half precision, for the package
+$mutoscope train dit configs/dit-tiny-leg4.toml --resume auto
+$mutoscope evaluate out/dit-tiny-leg4/model --suite quick     # prompts -> clips -> what the oracle sees in them
+.venv/bin/python runs/pack.py out/dit-tiny-leg4/model out/vae-tiny/model out/tiny   # half precision, for the package
