@@ -59,7 +59,9 @@ def test_other_processes_change_nothing(vae) -> None:
             assert torch.equal(one.sigma_BT, other.sigma_BT)
         for worker in multiprocessing.active_children():  # which they ignore, or die of while they start
             assert worker.pid is not None
-            with contextlib.suppress(ProcessLookupError):  # one that died of it the last time has just been buried
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # one that died of it the last time has just been buried
                 os.kill(worker.pid, signal.SIGTERM)
     helped.close()
     assert multiprocessing.active_children() == []
