@@ -11,9 +11,10 @@ from torch import Tensor
 from mutoscope.evaluation.exams import Question
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import onto_grid
-from mutoscope.generation.continuations import gap, grow, redrawn, window
+from mutoscope.generation.continuations import LEAST, gap, grow, redrawn
 from mutoscope.generation.generate import decode, generate_many, grid_of, resolve, sample
 from mutoscope.generation.request import Recipe, Request, Task
+from mutoscope.generation.windows import window
 from mutoscope.video import to_frames, to_tensor
 from mutoscope.weights.store import Model
 from mutoscope.world.render import render
@@ -36,7 +37,7 @@ def answers_of(model: Model) -> AnswerClips:
                 _continued(model, recipe, question)
                 for recipe, question in zip(recipes, questions, strict=True)
             ]
-        if grid_of(model, recipes[0]).frames > window(model, recipes[0]):
+        if grid_of(model, recipes[0]).frames > window(model, LEAST):
             return [_rolled_out(model, recipe) for recipe in recipes]
         if exam.known:
             return _shown(model, recipes, questions)

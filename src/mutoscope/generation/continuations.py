@@ -39,7 +39,7 @@ from mutoscope.generation.request import (
     join,
     repaint,
 )
-from mutoscope.generation.windows import WINDOW, counted
+from mutoscope.generation.windows import counted, window
 from mutoscope.models.vae import VAE
 from mutoscope.video import Video, fit, fit_frames_rate, read_video, to_frames, to_tensor
 from mutoscope.weights.card import Defaults
@@ -57,9 +57,12 @@ FASTEST = 2.0
 BEFORE, AFTER = 2, 2
 """Latent frames that are known on either side of a gap, besides the first one, which holds one frame."""
 
+LEAST = 1 + BEFORE + AFTER + 2
+"""Latent frames of a window, or more: enough for known ones on both sides and some between."""
+
 BLEND = 0.6
 """Noise level at which a blend starts from the crossfade of its sides. A loop does not: it has one subject, which
-moves back; a crossfade would dissolve it in one place and have it appear in the other."""
+has to move back; a crossfade would dissolve it in one place and have it appear in the other."""
 
 FADE = 12
 """Frames over which what is corrected at a seam fades out."""
@@ -189,7 +192,7 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
         read_mask(recipe, known)
     if recipe.frames > FRAMES[1]:
         raise InputError(f"The result would have {recipe.frames} frames; ask for at most {FRAMES[1]} in all.")
-    longest = 1 + stride * (window(model, recipe) - 1)
+    longest = 1 + stride * (window(model, LEAST) - 1)
     refuse_what_does_not_fit(model, replace(recipe, frames=min(longest, recipe.frames)))
     return recipe
 
@@ -417,7 +420,7 @@ def grow(
 ) -> Tensor:
     """Latents of any number of frames, made window after window; the known ones come out untouched."""
     latent_BCTHW, mask_BT = condition.latent_BCTHW.clone(), condition.mask_BT.clone()
-    spans = windows(mask_BT[0].tolist(), window(model, recipe), 1 + BEFORE, backward)
+    spans = windows(mask_BT[0].tolist(), window(model, LEAST), 1 + BEFORE, backward)
     for index, span in enumerate(spans):
         known = replace(condition, latent_BCTHW=latent_BCTHW[:, :, span], mask_BT=mask_BT[:, span])
         if condition.redraw_BTHW is not None:
@@ -434,12 +437,6 @@ def grow(
         latent_BCTHW[:, :, fixed] = made_BCTHW[:, :, fixed.start - span.start :]
         mask_BT[:, fixed] = True
     return latent_BCTHW
-
-
-def window(model: Model, recipe: Recipe) -> int:
-    """Latent frames that are made at a time: enough for known ones on both sides and some between."""
-    default = math.ceil((model.card.defaults.frames - 1) / model.vae.strides[0])
-    return max(1 + WINDOW * default, 1 + BEFORE + AFTER + 2)
 
 
 def windows(known: Sequence[bool], longest: int, history: int, backward: bool = False) -> list[slice]:

@@ -24,12 +24,12 @@ from mutoscope.files import write_atomically
 from mutoscope.generation import conditions
 from mutoscope.generation.cards import Card, Shot, Storyboard, plan_shots, read_storyboard, shots_of
 from mutoscope.generation.conditions import Condition, onto_grid
-from mutoscope.generation.continuations import fitted, seamless, window, windows
+from mutoscope.generation.continuations import LEAST, fitted, seamless, windows
 from mutoscope.generation.generate import record
 from mutoscope.generation.request import KeyFrame, Recipe, Request, file_sha256, fill
 from mutoscope.generation.sampling import Branches, address_noise, decode, encode_text, grid_of, integrate
 from mutoscope.generation.shown import guide_by
-from mutoscope.generation.windows import counted
+from mutoscope.generation.windows import counted, window
 from mutoscope.video import Video, fit_frames_rate, read_video, to_tensor
 from mutoscope.weights.store import Model
 
@@ -162,7 +162,7 @@ def make_shot(
     condition = conditions.frames(model.vae, grid, known)
     latent_BCTHW, mask_BT = condition.latent_BCTHW, condition.mask_BT
     share_PT, prompts = shares(shot, grid.frames, stride, part.fps)
-    spans = windows(mask_BT[0].tolist(), window(model, part), HISTORY)
+    spans = windows(mask_BT[0].tolist(), window(model, LEAST), HISTORY)
     for index, span in enumerate(spans):
         told = Condition(latent_BCTHW[:, :, span].clone(), mask_BT[:, span].clone())
         whole = replace(part, frames=1 + stride * (span.stop - span.start - 1))

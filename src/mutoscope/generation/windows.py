@@ -21,10 +21,10 @@ HISTORY_NOISE = 0.05
 """Noise level at which they are seen. Training shows up to 0.1: a model bears its own errors better so."""
 
 
-def window(model: Model) -> int:
-    """Latent frames that are made at a time."""
+def window(model: Model, least: int = HISTORY + 2) -> int:
+    """Latent frames that are made at a time, `least` of them or more."""
     default = math.ceil((model.card.defaults.frames - 1) / model.vae.strides[0])
-    return max(1 + WINDOW * default, HISTORY + 2)
+    return max(1 + WINDOW * default, least)
 
 
 def spans(frames: int, longest: int) -> list[slice]:
