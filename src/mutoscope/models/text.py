@@ -110,16 +110,19 @@ class Text:
                 f"many, this one knows {self.encoder.config.vocab}; take both from the same model."
             )
 
-    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(text_BLD, mask_BL), padded to the longest prompt; see `ignored` for what does not fit."""
-        ids_BL, mask_BL = self.tokens(prompts)
+    def __call__(self, prompts: Sequence[str], multiple: int = 1) -> tuple[Tensor, Tensor]:
+        """(text_BLD, mask_BL), padded to a multiple of so many tokens; see `ignored` for what does not fit."""
+        ids_BL, mask_BL = self.tokens(prompts, multiple)
         return self.encoder(ids_BL, mask_BL), mask_BL
 
-    def tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids (B, L) on the encoder's device and their mask, at most `max_tokens` long."""
+    def tokens(self, prompts: Sequence[str], multiple: int = 1) -> tuple[Tensor, Tensor]:
+        """Token ids (B, L) on the encoder's device and their mask, at most `max_tokens` of them real.
+
+        L: the least multiple of `multiple` that holds the longest prompt.
+        """
         encoded = self.tokenizer.encode_batch(list(prompts), add_special_tokens=False)
         rows = [encoding.ids[: self.encoder.config.max_tokens] or [NULL] for encoding in encoded]
-        longest = max(map(len, rows))
+        longest = -(-max(map(len, rows)) // multiple) * multiple
         ids_BL = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
         lengths_B1 = torch.tensor([len(row) for row in rows])[:, None]
         device = self.encoder.null.device

@@ -88,6 +88,7 @@ from mutoscope.weights.card import ModelCard
 from mutoscope.weights.store import load, load_vae, save_model
 
 T = TypeVar("T")
+COMPILED_TEXT = 32  # tokens that texts are padded to multiples of, for compiled blocks: few lengths
 VALIDATION_LEVELS = 10  # fixed noise levels of the validation loss
 
 
@@ -100,7 +101,7 @@ class TrainDiTConfig:
     network: "unet" is the rival of the transformer (models/unet.py), for comparisons in one process.
     init_from: a model folder to start from (its tokenizer is kept). tokenizer: a tokenizer.json; trained on
     captions if left out. device: "auto" is the GPU if there is one. compile: whether torch.compile takes the
-    blocks, which pays after some minutes on a GPU. minutes: of one sitting, which then saves and ends with exit
+    blocks, which pays after some minutes, most of all where batches are bucketed. minutes: of one sitting, which then saves and ends with exit
     code 75. Lengths of time are in steps unless they say otherwise; 0 turns a thing off.
     """
 
@@ -204,7 +205,8 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
             groups = run.batches.groups(step)
             watch.lap("data")
             with autocast(run.device, config.precision):
-                text_BLD, mask_BL = run.text([prompt for group in groups for prompt in group.prompts])
+                prompts = [prompt for group in groups for prompt in group.prompts]
+                text_BLD, mask_BL = run.text(prompts, COMPILED_TEXT if config.compile else 1)
                 predictions = predict(run.dit, groups, process, text_BLD, mask_BL, config.batches.layout)
             loss = diffusion_loss(process, groups, predictions) * part_of_the_loss(groups, ranks)
             watch.lap("forward")
@@ -333,7 +335,7 @@ def begin(config: TrainDiTConfig, ranks: Ranks, resume: str | None) -> Run:
         for name, module in modules.items():
             module.load_state_dict(parts[name])
     if config.compile:
-        compile_blocks([dit])
+        compile_blocks([dit], few_shapes=config.batches.layout == "bucketed")
     shard(dit, text.encoder, ranks)
     optimizers = build_optimizers(
         modules,
