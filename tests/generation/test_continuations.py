@@ -365,3 +365,12 @@ def test_what_cannot_be_done(model: Model, clip: Path, tmp_path: Path) -> None:
         extend(model, clip, replace(ASKED, image=clip))
     with pytest.raises(InputError, match="check the name"):
         loop(model, tmp_path / "none.mp4", ASKED)
+
+
+def test_a_size_that_does_not_fit_is_refused_before_the_sources_are_scaled_to_it(
+    model: Model, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continuations, "fitted", lambda *_: pytest.fail("scaled"))
+    huge = replace(ASKED, width=8192, height=8192)
+    with pytest.raises(InputError, match="8192x8192 .* needs about"):
+        settle(model, huge, Task("extend", str(clip), file_sha256(clip)))

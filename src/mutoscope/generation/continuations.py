@@ -178,8 +178,11 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
     defaults = replace(model.card.defaults, frames=max(1, model.card.defaults.frames - 1))  # whole latents
     asked = replace(request, prompt=prompt, width=width, height=height, fps=fps)
     recipe = replace(fill(asked, defaults), task=task)
-    known = sum(clip.frames for clip in sources(recipe))
     stride = model.vae.strides[0]
+    longest = 1 + stride * (window(model, LEAST) - 1)
+    least = 1 if task.verb in REDRAWING else min(longest, recipe.frames)
+    refuse_what_does_not_fit(model, replace(recipe, frames=least))  # before the sources are scaled to such a size
+    known = sum(clip.frames for clip in sources(recipe))
     if task.verb == "extend":
         recipe = replace(recipe, frames=known + recipe.frames)
     elif task.verb in ("interpolate", "blend", "loop"):
@@ -192,7 +195,6 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
         read_mask(recipe, known)
     if recipe.frames > FRAMES[1]:
         raise InputError(f"The result would have {recipe.frames} frames; ask for at most {FRAMES[1]} in all.")
-    longest = 1 + stride * (window(model, LEAST) - 1)
     refuse_what_does_not_fit(model, replace(recipe, frames=min(longest, recipe.frames)))
     return recipe
 

@@ -88,7 +88,7 @@ from mutoscope.weights.card import ModelCard
 from mutoscope.weights.store import load, load_vae, save_model
 
 T = TypeVar("T")
-COMPILED_TEXT = 32  # tokens that texts are padded to multiples of, for compiled blocks: few lengths
+COMPILED_TEXT = 64  # tokens that texts are padded to multiples of, for compiled blocks: few lengths
 VALIDATION_LEVELS = 10  # fixed noise levels of the validation loss
 
 
