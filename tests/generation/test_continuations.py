@@ -156,15 +156,15 @@ def test_history_noise_reaches_the_model(model: Model, clip: Path) -> None:
 def test_a_bridge_stands_between_its_clips(
     model: Model, clip: Path, second: Path, join: "type[object]"
 ) -> None:
-    """The second clip is fitted to size and rate of the first; 6 frames are rounded up to 8."""
+    """The second clip is fitted to size and rate of the first; 6 frames are rounded up to 7."""
     video = join(model, clip, second, ASKED)  # type: ignore[call-arg]
     assert isinstance(video, Video)
     assert video.recipe is not None
     assert (video.width, video.height, video.fps) == (32, 32, 8.0)
     after = continuations.sources(from_dict(Record, video.recipe, "").recipe)[1]
-    assert video.frames == 11 + 8 + after.frames
+    assert video.frames == 11 + 7 + after.frames
     assert np.array_equal(video.frames_THWC[:11], read_video(clip).frames_THWC)
-    assert np.array_equal(video.frames_THWC[19:], after.frames_THWC)
+    assert np.array_equal(video.frames_THWC[18:], after.frames_THWC)
 
 
 def test_a_bridge_depends_on_both_ends(model: Model, clip: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_bridge_depends_on_both_ends(model: Model, clip: Path) -> None:
     frames_THWC = read_video(clip).frames_THWC
     with torch.inference_mode():
         bridges = [
-            gap(model, recipe, before, after, 4, None)
+            gap(model, recipe, before, after, 3, None)
             for before, after in (
                 (frames_THWC, frames_THWC),
                 (frames_THWC, 255 - frames_THWC),
@@ -180,12 +180,12 @@ def test_a_bridge_depends_on_both_ends(model: Model, clip: Path) -> None:
             )
         ]
     assert len({bridge.tobytes() for bridge in bridges}) == 3
-    assert bridges[0].shape == (4, 32, 32, 3)
+    assert bridges[0].shape == (3, 32, 32, 3)
 
 
 def test_a_blend_is_not_an_interpolation(model: Model, clip: Path, second: Path) -> None:
     blended, led = blend(model, clip, second, ASKED), interpolate(model, clip, second, ASKED)
-    assert not np.array_equal(blended.frames_THWC[11:19], led.frames_THWC[11:19])
+    assert not np.array_equal(blended.frames_THWC[11:18], led.frames_THWC[11:18])
 
 
 def test_only_a_blend_starts_from_a_crossfade(
@@ -239,12 +239,12 @@ def test_a_loop_leads_from_its_end_to_its_start(
     monkeypatch.setattr(conditions, "frames", note)
     video = loop(model, clip, ASKED)
     source_THWC = read_video(clip).frames_THWC
-    assert video.frames == 11 + 8
+    assert video.frames == 11 + 7
     assert np.array_equal(video.frames_THWC[:11], source_THWC)
     (known,) = asked
     end_BCTHW, start_BCTHW = known[0], known[5]
     assert np.array_equal(to_frames(end_BCTHW[0]), source_THWC[-9:])
-    assert np.array_equal(to_frames(start_BCTHW[0]), source_THWC[:8])
+    assert np.array_equal(to_frames(start_BCTHW[0]), source_THWC[:9])
 
 
 @torch.inference_mode()

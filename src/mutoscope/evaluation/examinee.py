@@ -22,7 +22,7 @@ from mutoscope.world.render import render
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 AnswerClips = Callable[[Sequence[Question]], list[Frames]]  # questions of one exam -> a clip for each
 
-BRIDGE = 8  # new frames of a loop
+BRIDGE = 15  # new frames of a loop
 REPAINT = 0.75  # noise level from which a clip is drawn in another colour
 
 
@@ -115,7 +115,7 @@ def _continued(model: Model, recipe: Recipe, question: Question) -> Frames:
     before, after, new = {
         "extend": (clip[:known], none, frames - known),
         "back": (none, clip[frames - known :], frames - known),
-        "connect": (clip[:known], clip[frames - known + 1 :], frames - 2 * known + 1),
+        "connect": (clip[:known], clip[frames - known :], frames - 2 * known),
         "loop": (clip, clip, BRIDGE),
     }[exam.task]
     task = Task("loop" if exam.task == "loop" else "extend", "", "", backward=exam.task == "back")

@@ -52,7 +52,8 @@ def frames(vae: VAE, grid: Grid, known: Mapping[int, Tensor]) -> Condition:
     """Pictures and clips at given places.
 
     `known` maps the latent frame where a piece begins (negative: counted from the end) to `video_BCTHW` in
-    [-1, 1] of the grid's size. At 0 a piece has 1 + 4k frames; elsewhere 4k, or one that is held for 4.
+    [-1, 1] of the grid's size. At 0 a piece has 1 + 4k frames; elsewhere 4k, or 1 + 4k with the frame before them,
+    or a single one that is held for 4.
     Raises InputError when a piece does not fit into the clip.
     """
     condition = text(vae, grid)
@@ -131,13 +132,15 @@ def onto_grid(video_BCTHW: Tensor, recipe: Recipe, grid: Grid) -> Tensor:
 
 
 def _latent_piece(vae: VAE, video_BCTHW: Tensor, first: bool) -> Tensor:
-    """Latent frames of a piece; one that is not the beginning gets a still lead-in, dropped again."""
+    """Latent frames of a piece; one that is not the beginning is led in by its own frame before, or a still, dropped."""
     video_BCTHW = video_BCTHW.to(vae.latent_mean)
     if first:
         return vae.encode(video_BCTHW)
     if video_BCTHW.shape[2] == 1:
         video_BCTHW = video_BCTHW.expand(-1, -1, vae.strides[0], -1, -1)
-    return vae.encode(torch.cat([video_BCTHW[:, :, :1], video_BCTHW], dim=2))[:, :, 1:]
+    if video_BCTHW.shape[2] % vae.strides[0] == 0:
+        video_BCTHW = torch.cat([video_BCTHW[:, :, :1], video_BCTHW], dim=2)
+    return vae.encode(video_BCTHW)[:, :, 1:]
 
 
 def picture(path: str, sha256: str | None, recipe: Recipe, grid: Grid) -> Tensor:

@@ -93,7 +93,7 @@ def extend(
 def interpolate(
     model: Model, first: Path, second: Path, request: Request, on_step: OnStep | None = None
 ) -> Video:
-    """First clip, a bridge of the length of `request` (rounded up to whole latent frames), second clip."""
+    """First clip, a bridge of the length of `request` (rounded up to 3, 7, 11 ... frames), second clip."""
     return carry_out(model, settle(model, request, join("interpolate", first, second)), on_step)
 
 
@@ -175,7 +175,8 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
         prompt = told_prompt(source)
     if task.verb == "restyle":
         prompt = ", ".join(filter(None, (told_prompt(source).rstrip("."), prompt)))
-    defaults = replace(model.card.defaults, frames=max(1, model.card.defaults.frames - 1))  # whole latents
+    joins = task.verb in ("interpolate", "blend", "loop")
+    defaults = replace(model.card.defaults, frames=max(1, model.card.defaults.frames - (2 if joins else 1)))
     asked = replace(request, prompt=prompt, width=width, height=height, fps=fps)
     recipe = replace(fill(asked, defaults), task=task)
     stride = model.vae.strides[0]
@@ -185,8 +186,8 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
     known = sum(clip.frames for clip in sources(recipe))
     if task.verb == "extend":
         recipe = replace(recipe, frames=known + recipe.frames)
-    elif task.verb in ("interpolate", "blend", "loop"):
-        recipe = replace(recipe, frames=known + stride * math.ceil(recipe.frames / stride))
+    elif joins:
+        recipe = replace(recipe, frames=known + bridge(recipe.frames, stride))
     else:
         recipe = replace(recipe, frames=known)
     if task.verb == "recut":
@@ -197,6 +198,11 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
         raise InputError(f"The result would have {recipe.frames} frames; ask for at most {FRAMES[1]} in all.")
     refuse_what_does_not_fit(model, replace(recipe, frames=min(longest, recipe.frames)))
     return recipe
+
+
+def bridge(frames: int, stride: int) -> int:
+    """Frames of a bridge of at least so many: with the first frame after it, whole latent frames."""
+    return stride * math.ceil((frames + 1) / stride) - 1
 
 
 def geometry(source: Video, request: Request, defaults: Defaults) -> tuple[int, int, float]:
@@ -312,13 +318,16 @@ def gap(
 ) -> np.ndarray:
     """So many new frames after the end of one clip, before the start of another, or between the two.
 
-    Between two, `frames` is a multiple of 4. The first latent frame of all holds one frame, each other one 4.
+    The first latent frame of all holds one frame, each other one 4. The first frame of the clip after the gap is
+    drawn too, as the last of a latent frame, and the true one takes its place: so the model makes whole latent frames,
+    and those that it is told of that clip are encoded behind a frame of it. Between two, `frames` is a `bridge`.
     """
     assert recipe.task is not None
     stride = model.vae.strides[0]
     lead = 0 if before_THWC is None else 1 + min(BEFORE, (len(before_THWC) - 1) // stride)
-    follow = 0 if after_THWC is None else min(AFTER, len(after_THWC) // stride)
-    middle = math.ceil(frames / stride) if lead else 1 + math.ceil((frames - 1) / stride)
+    follow = 0 if after_THWC is None else min(AFTER, (len(after_THWC) - 1) // stride)
+    drawn = frames + (after_THWC is not None)
+    middle = math.ceil(drawn / stride) if lead else 1 + math.ceil((drawn - 1) / stride)
     total = lead + middle + follow
     whole = replace(recipe, frames=1 + stride * (total - 1))
     grid = grid_of(model, whole)
@@ -327,16 +336,16 @@ def gap(
         tail_THWC = before_THWC[len(before_THWC) - 1 - stride * (lead - 1) :]
         known[0] = onto_grid(to_tensor(tail_THWC)[None], recipe, grid)
     if after_THWC is not None:
-        known[lead + middle] = onto_grid(to_tensor(after_THWC[: stride * follow])[None], recipe, grid)
+        known[lead + middle] = onto_grid(to_tensor(after_THWC[: 1 + stride * follow])[None], recipe, grid)
     condition = conditions.frames(model.vae, grid, known)
     start = None
     if recipe.task.verb == "blend":
         start = Start(crossfade(condition.latent_BCTHW, lead, lead + middle), BLEND)
     condition = replace(condition, sigma=recipe.task.history_noise)
     latent_BCTHW = grow(model, recipe, condition, start, on_step, backward=before_THWC is None)
-    made_THWC = np.concatenate(list(decode(model, whole, latent_BCTHW[0])))
-    first = 1 + stride * (lead - 1) if lead else 1 + stride * (middle - 1) - frames
-    return seamless(made_THWC[first : first + frames], before_THWC, after_THWC)
+    drawn_THWC = np.concatenate(list(decode(model, whole, latent_BCTHW[0])))
+    first = 1 + stride * (lead - 1) if lead else 1 + stride * (middle - 1) - drawn
+    return seamless(drawn_THWC[first : first + frames], before_THWC, after_THWC)
 
 
 def seamless(

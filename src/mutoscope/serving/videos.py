@@ -205,7 +205,7 @@ async def extend_video(request: Request) -> Response:
             )
         frames = orders.whole_frames(float(asked.seconds), whole.fps, LONGEST)
         if asked.loop:
-            frames = -(-frames // BRIDGE) * BRIDGE
+            frames = -(-(frames + 1) // BRIDGE) * BRIDGE - 1
         order = replace(
             whole,
             task="extend",
