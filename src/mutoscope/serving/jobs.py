@@ -300,6 +300,10 @@ class Store:
         change = "status = 'queued', progress = 0, attempts = attempts - 1, owner = NULL"
         return self._guarded(job, change, ())
 
+    def correct(self, job: Job, order: Order) -> bool:
+        """Put what a job came to in the place of what was foreseen; False when the lease was lost."""
+        return self._guarded(job, "data = ?", (orders.dump(order),))
+
     def complete(self, job: Job, expires_at: int | None) -> bool:
         """Publish: from here on the files of this lease are the video. False when the lease was lost."""
         change = "status = 'completed', progress = 100, completed_at = ?, expires_at = ?"

@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -55,17 +56,32 @@ RELATIONS: dict[str, Relation] = {
 log = logging.getLogger("mutoscope.worker")
 
 
+Draw = Callable[["Place", Job, Path, "Progress"], None]
+"""Writes the files of a job into a folder (see `tasks.make`)."""
+
+
+def with_model(place: "Place", job: Job, folder: Path, progress: "Progress") -> None:
+    """Draw with the model of the place."""
+    assert place.model is not None
+    inputs = place.shelf.inputs(job.order.inputs)
+    make(place.model, job.order, inputs, folder, progress, _journal(place.shelf, place.model, job))
+
+
 @dataclass(frozen=True)
 class Place:
-    """What a worker works with; `keep_seconds` is how long a finished video is kept (None: for good)."""
+    """What a worker works with; `keep_seconds` is how long a finished video is kept (None: for good).
+
+    Without a model something else draws: another server (see `backend`).
+    """
 
     shelf: Shelf
     store: Store
-    model: Model
+    model: Model | None
     owner: str
     keep_seconds: float | None
     authority: Authority | None = None
     policy: Policy = field(default_factory=Policy)
+    draw: Draw = with_model
 
 
 class Drain:
@@ -129,15 +145,16 @@ class Progress:
             go_on = self.place.store.advance(self.job, self.percent)
         else:
             go_on = self.place.store.holds(self.job)
-        if go_on and x0_BCTHW is not None and now - self.shown >= PREVIEW_EVERY:
+        model = self.place.model
+        if go_on and model is not None and x0_BCTHW is not None and now - self.shown >= PREVIEW_EVERY:
             self.shown = now
-            self._show(x0_BCTHW[0])
+            self._show(model, x0_BCTHW[0])
         return go_on
 
-    def _show(self, latent_CTHW: Tensor) -> None:
+    def _show(self, model: Model, latent_CTHW: Tensor) -> None:
         """A small picture of the middle of the clip as foreseen now; not worth an error."""
         with contextlib.suppress(InputError, FloatingPointError):
-            frame_HWC = thumbnail(self.place.model.vae, latent_CTHW, latent_CTHW.shape[1] // 2)
+            frame_HWC = thumbnail(model.vae, latent_CTHW, latent_CTHW.shape[1] // 2)
             path = self.place.shelf.preview(self.job)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_video(path, Video(shrink(frame_HWC, SMALL, SMALL)[None], self.job.order.fps))
@@ -175,9 +192,8 @@ def do(place: Place, job: Job, progress: Progress) -> None:
     try:
         if job.order.unsupported:
             raise Unsupported(job.order.unsupported)
-        journal = _journal(place, job)
         with replacing_folder(folder) as partial:
-            make(place.model, job.order, place.shelf.inputs(job.order.inputs), partial, progress, journal)
+            place.draw(place, job, partial, progress)
             refusal = judge(place.policy, "publish", job.order, partial / "spritesheet.jpg")
             if refusal is not None:
                 raise Refused(refusal)
@@ -206,9 +222,9 @@ def do(place: Place, job: Job, progress: Progress) -> None:
             folder.parent.rmdir()
 
 
-def _journal(place: Place, job: Job) -> Journal:
+def _journal(shelf: Shelf, model: Model, job: Job) -> Journal:
     """What earlier attempts at a job left, if they were made with these very weights."""
-    folder = place.shelf.steps(job) / (place.model.card.sha256[:16] or "unnamed")
+    folder = shelf.steps(job) / (model.card.sha256[:16] or "unnamed")
     folder.mkdir(parents=True, exist_ok=True)
     return Journal(folder, any(folder.glob("*.safetensors")))
 
@@ -221,6 +237,14 @@ def _sources(place: Place, job: Job) -> tuple[Source, ...]:
     source = place.store.get(job.tenant, job.order.source)
     path = place.shelf.attempt(source) / "video.mp4" if source is not None else None
     return (Source(relation, job.order.source, path),)
+
+
+class Failed(Exception):
+    """A job ends with this sentence, and a code of its own."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 class Unsupported(Exception):
@@ -236,6 +260,8 @@ def explain(error: BaseException) -> dict[str, Any]:
     match error:
         case Refused():
             return _failure(error.refusal.code, error.refusal.reason)
+        case Failed():
+            return _failure(error.code, str(error))
         case Unsupported():
             return _failure("not_supported", str(error))
         case InputError():
