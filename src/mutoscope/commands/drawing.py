@@ -39,10 +39,31 @@ class Drawing:
     sampler: Sampler = None
     seed: Seed = None
     negative: Annotated[str, typer.Option("--negative", metavar="TEXT", help="What is not to be seen.")] = ""
+    guidance_kind: Annotated[
+        str, typer.Option("--guidance-kind", metavar="cfg|zero-star|apg", help="In which way to follow it.")
+    ] = "cfg"
+    guidance_interval: Annotated[
+        str,
+        typer.Option(
+            "--guidance-interval", metavar="LOW-HIGH", help="Noise levels between which to follow it; faster."
+        ),
+    ] = "0-1"
+    guidance_rescale: Annotated[
+        float,
+        typer.Option(
+            "--guidance-rescale", metavar="N", help="0 to 1, against washed-out colours; 0.7 is usual."
+        ),
+    ] = 0.0
+    step_cache: Annotated[
+        float,
+        typer.Option(
+            "--step-cache", metavar="N", help="Faster, less exact: skip steps that change less; 0.05 is mild."
+        ),
+    ] = 0.0
 
     def request(self, prompt: str, seconds: float | None = None) -> "Request":
         """The request of a prompt. Raises InputError for values outside their range."""
-        from mutoscope.generation.request import Request, parse_size
+        from mutoscope.generation.request import Request, parse_interval, parse_size
 
         width, height = parse_size(self.size) if self.size is not None else (None, None)
         return Request(
@@ -56,6 +77,10 @@ class Drawing:
             seed=self.seed,
             negative=self.negative.strip(),
             seconds=seconds,
+            guidance_kind=self.guidance_kind,  # type: ignore[arg-type]  # Request checks the word
+            guidance_interval=parse_interval(self.guidance_interval),
+            guidance_rescale=self.guidance_rescale,
+            step_cache=self.step_cache,
         )
 
 

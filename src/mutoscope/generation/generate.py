@@ -235,7 +235,12 @@ def frames_of(model: Model, recipe: Recipe, latents: Iterable[Tensor]) -> Iterat
 
 
 def _batched(model: Model, recipes: Sequence[Recipe], indices: list[int]) -> list[list[int]]:
-    """Clips of one shape cut into batches that fit into memory, at most LARGEST_BATCH each."""
+    """Clips of one shape cut into batches that fit into memory, at most LARGEST_BATCH each.
+
+    With a step cache each is alone: which steps are skipped must not depend on the others.
+    """
+    if recipes[indices[0]].step_cache:
+        return [[index] for index in indices]
     free = free_memory(model.vae.latent_mean.device)
     size = max(1, min(LARGEST_BATCH, free // plan(model, recipes[indices[0]]).memory))
     return [indices[start : start + size] for start in range(0, len(indices), size)]

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mutoscope import __version__
 from mutoscope.config import to_dict
-from mutoscope.diffusion.sampler import Denoise
+from mutoscope.diffusion.guidance import Branches
 from mutoscope.errors import InputError
 from mutoscope.files import unwritable, write_atomically
 from mutoscope.generation.request import Request, file_sha256
@@ -81,18 +81,21 @@ class Journal:
             for path in steps:
                 path.unlink(missing_ok=True)
 
-    def remembered(self, name: str, denoise: Denoise) -> Denoise:
-        """The denoiser with a memory: its n-th answer is kept as NAME-step-n, and is given again if kept."""
+    def remembered(self, name: str, branches: Branches) -> Branches:
+        """The model with a memory: its n-th answer is kept as NAME-step-n, and is given again if kept.
+
+        Guidance and the step cache stand above it: they come to the same state again from the same answers.
+        """
         call = 0
 
-        def answer(latent_BCTHW: Tensor, sigma: Tensor) -> Tensor:
+        def answer(latent_BCTHW: Tensor, sigma: Tensor, both: bool, /) -> Tensor:
             nonlocal call
             call += 1
             label = f"{name}-step-{call:04d}"
             kept = self.read(label) if self.found else None
             if kept is not None:
                 return kept.to(latent_BCTHW.device)
-            x0_BCTHW = denoise(latent_BCTHW, sigma)
+            x0_BCTHW = branches(latent_BCTHW, sigma, both)
             self.keep(label, x0_BCTHW)
             return x0_BCTHW
 

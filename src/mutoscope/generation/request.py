@@ -10,13 +10,17 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from mutoscope.errors import InputError
 from mutoscope.weights.card import Defaults
 
 # The names of diffusion.sampler.SAMPLERS (a test compares them); listed here to be checked without torch.
 SAMPLERS = ("euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc")
+
+# Those of diffusion.guidance.Kind, likewise.
+Kind = Literal["cfg", "zero-star", "apg"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SIDES = (16, 8192)
 FRAMES = (1, 100_000)
@@ -54,6 +58,8 @@ class Request:
     becomes the first and the last frame; `at` are pictures at other times. `draft` (width, height) draws the
     clip at that size and enlarges it.
     `expanded` is what the model is given instead of the prompt, None for the prompt itself.
+    `guidance_kind`, `guidance_interval` (noise levels between which it acts) and `guidance_rescale` are those of
+    `diffusion.guidance`; `step_cache` is the threshold of `diffusion.step_cache`, 0 for none.
     Raises InputError for values outside their range.
     """
 
@@ -73,6 +79,10 @@ class Request:
     draft: tuple[int, int] | None = None
     expanded: str | None = None
     at: tuple[KeyFrame, ...] = ()
+    guidance_kind: Kind = "cfg"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_rescale: float = 0.0
+    step_cache: float = 0.0
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -96,6 +106,17 @@ class Request:
             raise InputError(f"seconds is {self.seconds:g}; a clip lasts more than 0 seconds, for example 2.")
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise InputError(f"There is no sampler {self.sampler!r}; {suggestion(self.sampler, SAMPLERS)}")
+        if self.guidance_kind not in KINDS:
+            raise InputError(
+                f"There is no guidance kind {self.guidance_kind!r}; {suggestion(self.guidance_kind, KINDS)}"
+            )
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise InputError(
+                f"The guidance interval {low:g} to {high:g} is not rising within 0 to 1; 0 to 1 is always."
+            )
+        _check_real("guidance rescale", self.guidance_rescale, (0.0, 1.0))
+        _check_real("step cache", self.step_cache, (0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -153,6 +174,10 @@ class Recipe:
     task: Task | None = None
     draft: tuple[int, int] | None = None
     at: tuple[KeyFrame, ...] = ()
+    guidance_kind: Kind = "cfg"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_rescale: float = 0.0
+    step_cache: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -233,6 +258,10 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         last_image_sha256=None if request.last_image is None else file_sha256(request.last_image),
         draft=request.draft,
         at=known_files(request.at),
+        guidance_kind=request.guidance_kind,
+        guidance_interval=request.guidance_interval,
+        guidance_rescale=request.guidance_rescale,
+        step_cache=request.step_cache,
     )
 
 
@@ -260,6 +289,10 @@ def request_of(recipe: Recipe) -> Request:
         draft=recipe.draft,
         at=recipe.at,
         expanded=None if recipe.expanded_prompt == recipe.prompt else recipe.expanded_prompt,
+        guidance_kind=recipe.guidance_kind,
+        guidance_interval=recipe.guidance_interval,
+        guidance_rescale=recipe.guidance_rescale,
+        step_cache=recipe.step_cache,
     )
 
 
@@ -328,6 +361,21 @@ def parse_keep(text: str) -> tuple[float, float]:
     if not 0 <= keep[0] < keep[1] < math.inf:
         raise InputError(f"The part {text!r} is empty; it runs from one second to a later one, as 1.0-2.5.")
     return keep
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """The noise levels of a guidance interval from "0.2-0.9". Raises InputError for anything else."""
+    low, dash, high = text.partition("-")
+    try:
+        interval = float(low), float(high)
+    except ValueError:
+        interval = math.nan, math.nan
+    if not dash or not 0 <= interval[0] <= interval[1] <= 1:
+        raise InputError(
+            f"The guidance interval {text!r} is not LOW-HIGH, two noise levels from 0 (clean) to 1 (noise); write "
+            "for example 0.2-0.9."
+        )
+    return interval
 
 
 def suggestion(name: str, known: Sequence[str]) -> str:

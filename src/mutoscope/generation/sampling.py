@@ -3,18 +3,20 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mutoscope.diffusion import guidance
 from mutoscope.diffusion.noise import addressed_noise
 from mutoscope.diffusion.sampler import SAMPLERS, Denoise, OnStep, StepInfo
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition, margins
 from mutoscope.generation.request import Grid, Recipe, cover
-from mutoscope.generation.shown import Shown, cached, guide_by, shown
+from mutoscope.generation.shown import Shown, cached, guide_by, shown, without_negatives
 from mutoscope.models.vae import latent_frames_per_chunk
 from mutoscope.video import to_frames
 from mutoscope.weights.store import Model
@@ -52,12 +54,12 @@ def sample(
     condition: Condition | None = None,
     start: Start | None = None,
     frame0: int = 0,
-    remember: Callable[[Denoise], Denoise] | None = None,
+    remember: Callable[[guidance.Branches], guidance.Branches] | None = None,
 ) -> Sampled:
     """Latents of recipes that share shape and settings: grid, text, condition, noise, sampler.
 
     `condition` None is what the recipes themselves say: their pictures. `start` None is noise alone. `frame0`
-    is the place of the first latent frame in a longer clip. `remember` wraps the denoiser in a memory (see
+    is the place of the first latent frame in a longer clip. `remember` wraps the model in a memory (see
     `generation.journal`). Raises Interrupted on Ctrl-C, FloatingPointError when the model's output is not
     finite.
     """
@@ -69,10 +71,10 @@ def sample(
     elif condition is None:
         condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
     noise_BCTHW = address_noise(model, recipes, grid, frame0)
-    branches = Branches(model, text, condition, recipes[0].fps, noise_BCTHW, pictures)
-    denoise = guide_by(model, branches, recipes[0].guidance, condition.unknown)
+    branches: guidance.Branches = Branches(model, text, condition, recipes[0].fps, noise_BCTHW, pictures)
     if remember is not None:
-        denoise = remember(denoise)
+        branches = remember(branches)
+    denoise = guide_by(model, branches, recipes[0], condition.unknown)
     sampled = integrate(model, recipes[0], denoise, noise_BCTHW, on_step, start)
     if not sampled.latent_BCTHW.isfinite().all():
         raise FloatingPointError(f"{model.card.name} made values that are not numbers")
@@ -110,6 +112,7 @@ class Branches:
             sigma = noise_BCTHW.new_tensor(condition.sigma)
             self.seen_BCTHW = model.process.noised(condition.latent_BCTHW, noise_BCTHW, sigma)
         self.text: Any = cached(model.dit, text.text_BLD, text.mask_BL, pictures)  # as this DiT takes it
+        self.clips = len(noise_BCTHW)
         self.any_known = bool(condition.mask_BT.any())
 
     def __call__(self, latent_BCTHW: Tensor, sigma: Tensor, both: bool, /) -> Tensor:
@@ -120,9 +123,15 @@ class Branches:
         latent_BCTHW = _repeat(latent_BCTHW, times)
         clean_BCTHW = _repeat(self.condition.latent_BCTHW, times)
         fps_B = latent_BCTHW.new_full((len(latent_BCTHW),), self.fps)
-        prediction = self.model.dit(latent_BCTHW, _repeat(timestep, times), self.text, fps_B=fps_B)
+        text = self.text if both else self.prompts
+        prediction = self.model.dit(latent_BCTHW, _repeat(timestep, times), text, fps_B=fps_B)
         x0_BCTHW = process.to_x0(prediction, latent_BCTHW, sigma)
         return torch.where(_repeat(self.condition.unknown, times), x0_BCTHW, clean_BCTHW)
+
+    @cached_property
+    def prompts(self) -> Any:
+        """The text without the negative prompts, for the steps at which guidance does not act."""
+        return without_negatives(self.text, self.clips)
 
     def _timestep(self, timestep: Tensor) -> Tensor:
         """One per clip (the cheaper form), or one per latent frame when some are known."""

@@ -6,8 +6,9 @@ models make every frame anew and look at the known ones in channels of their own
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mutoscope.diffusion.fixed_shift import FixedShift
-from mutoscope.diffusion.guidance import Branches, Guidance, guide
+from mutoscope.diffusion.guidance import Branches, Guidance, guide, zero_level
 from mutoscope.diffusion.sampler import Denoise
+from mutoscope.diffusion.step_cache import StepCache
 from mutoscope.errors import InputError
 from mutoscope.generation.conditions import Condition, picture
-from mutoscope.generation.request import Grid, Recipe
+from mutoscope.generation.request import Grid, Recipe, cover
 from mutoscope.models.dit import TextCache
 from mutoscope.models.experts import Experts, ExpertsCache
+from mutoscope.models.layers import Layout, join, split
 from mutoscope.models.vace import VaceDiT
 from mutoscope.models.vae import VAE
 from mutoscope.models.wan_image import ImageDiT
@@ -157,13 +160,52 @@ def cached(
     return plain
 
 
-def guide_by(model: Model, branches: Branches, scale: float, unknown_B1THW: Tensor) -> Denoise:
-    """The guided denoiser; of two experts the one for low noise has a guidance scale of its own."""
-    high = guide(branches, Guidance(scale), model.process, unknown_B1THW)
-    dit = experts_of(model.dit)
-    if dit is None or dit.low_share == 1:
+def without_negatives(cache: TextCache | ExpertsCache, count: int) -> TextCache | ExpertsCache:
+    """What the transformer needs of the first `count` texts: of the prompts, where guidance does not act."""
+    if isinstance(cache, ExpertsCache):
+        high, low = (without_negatives(one, count) for one in (cache.high, cache.low))
+        assert isinstance(high, TextCache)
+        assert isinstance(low, TextCache)
+        return ExpertsCache(high, low)
+
+    def rows(row_SD: Tensor) -> Tensor:
+        return join([part[:count] for part in split(row_SD, cache.layout.groups)])
+
+    layout = Layout(
+        tuple((count, tokens) for _, tokens in cache.layout.groups),
+        tuple(None if mask is None else mask[:count] for mask in cache.layout.masks),
+    )
+    return replace(
+        cache,
+        keys=tuple(map(rows, cache.keys)),
+        values=tuple(map(rows, cache.values)),
+        pooled_BD=None if cache.pooled_BD is None else cache.pooled_BD[:count],
+        layout=layout,
+    )
+
+
+def guide_by(model: Model, branches: Branches, recipe: Recipe, unknown_B1THW: Tensor) -> Denoise:
+    """The denoiser of a run as the recipe says: guided, and asking the model no more often than its step cache does.
+
+    Of two experts each has a guidance and a cache of its own; the scale of the one for low noise goes with the other.
+    """
+    grid = cover(recipe, model.vae.strides, model.dit.config.patch)
+    tokens = grid.frames * grid.height * grid.width // math.prod(model.dit.config.patch)
+    zero_from = zero_level(model.process.sigmas(recipe.steps, tokens))
+
+    def guided_by(scale: float) -> Denoise:
+        guidance = Guidance(
+            scale, recipe.guidance_rescale, recipe.guidance_interval, recipe.guidance_kind, zero_from
+        )
+        asked = branches
+        if recipe.step_cache:
+            asked = StepCache(branches, model.process, recipe.step_cache)
+        return guide(asked, guidance, model.process, unknown_B1THW)
+
+    high, dit = guided_by(recipe.guidance), experts_of(model.dit)
+    if dit is None:
         return high
-    low = guide(branches, Guidance(1 + (scale - 1) * dit.low_share), model.process, unknown_B1THW)
+    low = guided_by(1 + (recipe.guidance - 1) * dit.low_share)
 
     def denoise(latent_BCTHW: Tensor, sigma: Tensor) -> Tensor:
         noisy = dit.noisy(float(model.process.timestep(sigma)))

@@ -210,7 +210,7 @@ def mixed(
             text = encode_text(model, [replace(recipe, expanded_prompt=prompt)])
             branches = Branches(model, text, condition, recipe.fps, noise_BCTHW)
             weight_T11 = share_T.to(noise_BCTHW)[:, None, None]
-            parts.append((guide_by(model, branches, recipe.guidance, condition.unknown), weight_T11))
+            parts.append((guide_by(model, branches, recipe, condition.unknown), weight_T11))
 
     def denoise(latent_BCTHW: Tensor, sigma: Tensor) -> Tensor:
         total_BCTHW = torch.zeros_like(latent_BCTHW)
