@@ -1,6 +1,7 @@
 """Speed of the diffusion transformer on this machine: training, sampling, clips of unequal lengths.
 
     python benchmarks/dit.py [--threads N] [--rounds N] [--preset tiny] [--precision fp32|bf16] [--compile]
+        [--return-memory]
 
 Every figure is a median over rounds in which both sides of a comparison run in turn, so that other work on the
 machine disturbs both alike. FLOP include attention; a training step counts as three forwards.
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
+from mutoscope.training.machine import keep_memory
 
 MATMUL = 2048
 # tokens of 64 to 512, 47 % of what padding to the longest makes of them
@@ -152,7 +154,12 @@ def main() -> None:
     parser.add_argument("--preset", choices=sorted(DIT_PRESETS), default="tiny")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true", help="compile the blocks (needs a C++ compiler)")
+    parser.add_argument(
+        "--return-memory", action="store_true", help="let the C library give back freed memory"
+    )
     options = parser.parse_args()
+    if not options.return_memory:
+        keep_memory()  # as training does
     torch.set_num_threads(options.threads)
     dit = trainable(options.preset)
     millions = sum(parameter.numel() for parameter in dit.parameters()) / 1e6

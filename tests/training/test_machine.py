@@ -1,6 +1,9 @@
 """Devices, precision, compiled blocks, sittings."""
 
+import platform
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -64,3 +67,19 @@ def test_compiled_blocks_compute_the_same_under_the_same_names() -> None:
             assert torch.equal(dit(*inputs), plain)
         assert torch.allclose(dit(*inputs), plain, atol=1e-4)
     assert list(dit.state_dict()) == names
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_kept_memory_is_not_cleared_again() -> None:
+    """A large block is taken and given back many times: its pages are touched for the first time only once."""
+    told = "from mutoscope.training.machine import keep_memory; keep_memory()"
+    faults = {}
+    for name, first in (("kept", told), ("given back", "")):
+        program = (
+            f"{first}\nimport resource, torch\n"
+            "for _ in range(20): torch.ones(8 * 2**20)\n"  # 32 MiB, 8192 pages
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+        faults[name] = int(done.stdout)
+    assert faults["given back"] - faults["kept"] > 10 * 8192

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import platform
 import time
 from collections.abc import Sequence
@@ -17,6 +18,11 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
 MOST_SHAPES = 64  # that blocks are compiled for; any further runs uncompiled
+MALLOPT = {  # of <malloc.h>
+    -4: 0,  # M_MMAP_MAX: no block has a mapping of its own, which would be given back
+    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: nothing is given back from the end of the heap
+    -2: 2**28,  # M_TOP_PAD: the heap grows by so many bytes
+}
 
 
 def device_of(name: DeviceName) -> torch.device:
@@ -55,6 +61,18 @@ def compile_blocks(modules: Sequence[nn.Module], few_shapes: bool = False) -> No
 def uncompiled(compiled: bool) -> contextlib.AbstractContextManager[object]:
     """Within, compiled modules run as they are written: for counting, and for shapes met seldom."""
     return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory that it frees, where the C library is glibc: a step needs it again.
+
+    Otherwise every activation of some MiB is fresh memory of the system, whose pages are cleared when they are first
+    touched: a tenth of a step (benchmarks/dit.py, with and without --return-memory).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for option, value in MALLOPT.items():
+            library.mallopt(option, value)
 
 
 def wait_for(device: torch.device) -> None:

@@ -44,6 +44,7 @@ from mutoscope.models.captioner import (
 )
 from mutoscope.models.text import PAD, train_tokenizer
 from mutoscope.models.vae import VAE
+from mutoscope.training.machine import keep_memory
 from mutoscope.training.monitor import Watch, count_flop, plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
@@ -326,6 +327,7 @@ def flop_per_clip(run: Run, latent_BCTHW: Tensor, ids_BL: Tensor) -> float:
 
 def begin(config: TrainCaptionerConfig, folder: Path, resume: str | None) -> Run:
     """Build everything, fresh or from a checkpoint."""
+    keep_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

@@ -43,6 +43,7 @@ from mutoscope.training.machine import (
     compile_blocks,
     device_of,
     dtype_of,
+    keep_memory,
     uncompiled,
     words_for,
 )
@@ -101,8 +102,9 @@ class TrainDiTConfig:
     network: "unet" is the rival of the transformer (models/unet.py), for comparisons in one process.
     init_from: a model folder to start from (its tokenizer is kept). tokenizer: a tokenizer.json; trained on
     captions if left out. device: "auto" is the GPU if there is one. compile: whether torch.compile takes the
-    blocks, which pays after some minutes, most of all where batches are bucketed. minutes: of one sitting, which then saves and ends with exit
-    code 75. Lengths of time are in steps unless they say otherwise; 0 turns a thing off.
+    blocks, which pays after some minutes, most of all where batches are bucketed. minutes: of one sitting, which
+    then saves and ends with exit code 75. Lengths of time are in steps unless they say otherwise; 0 turns a thing
+    off.
     """
 
     latents: str
@@ -310,6 +312,7 @@ def flop_per_clip(run: Run, group: Group) -> float:
 def begin(config: TrainDiTConfig, ranks: Ranks, resume: str | None) -> Run:
     """Build everything, fresh or from a checkpoint."""
     folder, checkpoints = ranks.folder(Path(config.out)), checkpoints_of(config)
+    keep_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

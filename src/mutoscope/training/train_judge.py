@@ -40,7 +40,7 @@ from mutoscope.evaluation.judge import (
 )
 from mutoscope.evaluation.truth import judge as oracle
 from mutoscope.evaluation.truth import observe
-from mutoscope.training.machine import words_for
+from mutoscope.training.machine import keep_memory, words_for
 from mutoscope.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
@@ -274,6 +274,7 @@ def mistakes(logits: Logits, labels: Labels) -> tuple[Tensor, dict[str, float]]:
 
 def begin(config: TrainJudgeConfig, folder: Path, resume: str | None) -> Run:
     """Build everything, fresh or from a checkpoint."""
+    keep_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from mutoscope.config import from_dict, to_dict, write_json
 from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE, VAE_PRESETS
-from mutoscope.training.machine import DeviceName, Leg, autocast, device_of, words_for
+from mutoscope.training.machine import DeviceName, Leg, autocast, device_of, keep_memory, words_for
 from mutoscope.training.monitor import plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
@@ -252,6 +252,7 @@ FREE = (
 
 def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
     """Build everything, fresh (on principal components of the world's clips) or from a checkpoint."""
+    keep_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
