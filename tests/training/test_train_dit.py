@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,10 +23,13 @@ from mutoscope.data.latents import Bucket, EncodeConfig, encode
 from mutoscope.data.world_latents import WorldData
 from mutoscope.diffusion.process import Process
 from mutoscope.errors import InputError
+from mutoscope.generation.generate import generate
+from mutoscope.generation.request import Request
 from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.training.optimizer import OptimizerConfig
+from mutoscope.training.parallel import Ranks
 from mutoscope.training.state import checkpoints, load_checkpoint
-from mutoscope.training.train_dit import TrainDiTConfig, train_dit
+from mutoscope.training.train_dit import TrainDiTConfig, begin, train_dit
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.store import load, save_model
 from mutoscope.world.render import render
@@ -326,3 +330,16 @@ def test_mistakes_are_named(data, undisturbed, tmp_path):
         train_dit(config(data, tmp_path, vae="nowhere"))
     with pytest.raises(InputError, match="not a usable checkpoint"):
         train_dit(config(data, tmp_path), str(tmp_path / "none"))
+
+
+def test_a_unet_trains_alone_and_draws(data: Path, tmp_path: Path) -> None:
+    unet = {"widths": (32, 32), "blocks": 1, "heads": 2}
+    settings = config(
+        data, tmp_path / "run", network="unet", dit=unet, optimizer=OptimizerConfig(3, warmup=1)
+    )
+    with pytest.raises(InputError, match="U-Net trains in one process"):
+        begin(settings, Ranks(0, 2), None)
+    model = load(train_dit(settings))
+    video = generate(model, Request("a red ball", 32, 32, 9, steps=2))
+    assert video.frames_THWC.shape == (9, 32, 32, 3)
+    assert np.ptp(video.frames_THWC) > 0

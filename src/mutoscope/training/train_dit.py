@@ -312,6 +312,8 @@ def flop_per_clip(run: Run, group: Group) -> float:
 def begin(config: TrainDiTConfig, ranks: Ranks, resume: str | None) -> Run:
     """Build everything, fresh or from a checkpoint."""
     folder, checkpoints = ranks.folder(Path(config.out)), checkpoints_of(config)
+    if config.network == "unet" and ranks.count > 1:
+        raise InputError('A U-Net trains in one process: start it without torchrun, or set network = "dit".')
     keep_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
