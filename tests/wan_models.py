@@ -113,8 +113,12 @@ def psnr(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float(10 * torch.log10(peak**2 / (found - expected).square().mean()))
 
 
-def their_latents(pipeline: Any, model: Any, request: Request, **more: Any) -> torch.Tensor:
+def their_latents(
+    pipeline: Any, model: Any, request: Request, noise_BCTHW: torch.Tensor | None = None, **more: Any
+) -> torch.Tensor:
     recipe = resolve(model, request)
+    if noise_BCTHW is None:
+        noise_BCTHW = address_noise(model, [recipe], grid_of(model, recipe))
     pipeline.set_progress_bar_config(disable=True)
     module = vars(sys.modules[type(pipeline).__module__])
     module.setdefault("ftfy", SimpleNamespace(fix_text=str))  # not installed; the prompts need no mending
@@ -126,7 +130,7 @@ def their_latents(pipeline: Any, model: Any, request: Request, **more: Any) -> t
         num_frames=recipe.frames,
         num_inference_steps=recipe.steps,
         guidance_scale=recipe.guidance,
-        latents=address_noise(model, [recipe], grid_of(model, recipe)),
+        latents=noise_BCTHW,
         output_type="latent",
         max_sequence_length=512,
         **more,

@@ -1,6 +1,7 @@
 """Groups of options: what typer shows and checks is what stands in the dataclasses."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -46,5 +47,31 @@ def test_requests_are_what_the_options_say() -> None:
     assert (request.prompt, request.negative, request.draft) == ("a ball", "mud", (16, 16))
     assert request.at == (KeyFrame(0.5, "a.png"),)
     assert Drawing().request("a", 2.5).seconds == 2.5
+    pictures = [Path("a.png"), Path("b.png")]
+    assert Framing(reference=pictures).of(Drawing().request("a")).references == tuple(pictures)
     with pytest.raises(InputError, match="drop one"):
         Framing(seconds=1.0, frames=5).of(Drawing().request("a"))
+
+
+def test_the_options_of_guidance_are_read_and_refused_by_name() -> None:
+    plain = Drawing().request("a ball")
+    assert (plain.guidance_kind, plain.guidance_interval, plain.guidance_rescale, plain.step_cache) == (
+        "cfg",
+        (0.0, 1.0),
+        0.0,
+        0.0,
+    )
+    drawing = Drawing(guidance_kind="apg", guidance_interval="0.2-0.9", guidance_rescale=0.7, step_cache=0.05)
+    request = drawing.request("a ball")
+    assert (request.guidance_kind, request.guidance_interval) == ("apg", (0.2, 0.9))
+    assert (request.guidance_rescale, request.step_cache) == (0.7, 0.05)
+    for given, says in (
+        (Drawing(guidance_kind="zero"), "did you mean 'zero-star'"),
+        (Drawing(guidance_interval="0.2"), "LOW-HIGH"),
+        (Drawing(guidance_interval="0.9-0.2"), "LOW-HIGH"),
+        (Drawing(guidance_interval="a-b"), "LOW-HIGH"),
+        (Drawing(guidance_rescale=2.0), "guidance rescale is 2"),
+        (Drawing(step_cache=float("nan")), "step cache is nan"),
+    ):
+        with pytest.raises(InputError, match=says):
+            given.request("a ball")

@@ -6,19 +6,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from mutoscope.config import from_dict, to_dict
 from mutoscope.diffusion.fixed_shift import FixedShift
+from mutoscope.diffusion.guidance import Kind
 from mutoscope.errors import InputError
 from mutoscope.generation import journal as journals
+from mutoscope.generation import request as requests_of
 from mutoscope.generation.conditions import Condition
 from mutoscope.generation.generate import generate_many, resolve, sample, save
 from mutoscope.generation.journal import Journal
-from mutoscope.generation.request import Request
+from mutoscope.generation.reproduce import read_record, remake
+from mutoscope.generation.request import Recipe, Request, fill, request_of
 from mutoscope.generation.sampling import Branches, Embedded
 from mutoscope.generation.shown import Shown
 from mutoscope.models.dit import DIT_PRESETS, DiTConfig
@@ -26,6 +30,7 @@ from mutoscope.models.experts import Experts
 from mutoscope.models.unet import UNet, UNetConfig
 from mutoscope.models.vace import VaceConfig
 from mutoscope.models.wan_image import ImageDiTConfig
+from mutoscope.weights.card import Defaults
 from mutoscope.weights.store import Model, load
 from mutoscope.weights.wan import blank_dit
 
@@ -197,6 +202,24 @@ def test_a_resumed_clip_is_the_same_bytes(
     save(model, recipe, tmp_path / "resumed.mp4", journal=Journal(tmp_path / "journal", found=True))
     assert len(sizes) == total - 5
     assert (tmp_path / "resumed.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_the_options_are_in_the_recipe_and_lead_back_to_the_same_bytes(model: Model, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"guidance_kind": "apg", "guidance_interval": (0.2, 0.9), "step_cache": 0.2}
+    recipe = resolve(model, replace(BALL, guidance_rescale=0.5, **options))
+    assert fill(request_of(recipe), Defaults()) == recipe
+    save(model, recipe, tmp_path / "a.mp4")
+    made = read_record(tmp_path / "a.mp4")
+    assert made.recipe == recipe
+    remake(model, made, tmp_path / "b.mp4")
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    without = {key: value for key, value in to_dict(recipe).items() if key not in options}
+    older = from_dict(Recipe, without, "a file made before there were options")
+    assert (older.guidance_kind, older.guidance_interval, older.step_cache) == ("cfg", (0.0, 1.0), 0.0)
+
+
+def test_the_words_of_the_request_are_those_of_guidance() -> None:
+    assert get_args(Kind) == requests_of.KINDS
 
 
 @pytest.mark.parametrize(

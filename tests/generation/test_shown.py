@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from mutoscope.errors import InputError
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition
 from mutoscope.generation.generate import resolve
-from mutoscope.generation.sampling import grid_of, sample
+from mutoscope.generation.request import request_of
+from mutoscope.generation.sampling import REFERENCES_FRAME, address_noise, grid_of, sample
 from mutoscope.generation.shown import beside, control, of_condition, of_recipe
 from mutoscope.video import read_video
 from wan_models import DIT, PROMPT, SIZE, psnr, their_latents, their_parts, write_model
@@ -117,6 +119,75 @@ def test_a_known_frame_gives_what_diffusers_editing_pipeline_gives(tmp_path: Pat
     pipeline.preprocess_conditions = lambda *parts: (video, mask, [[]])  # grey is no colour of 8 bits
     expected = their_latents(pipeline, model, request)
     assert psnr(found, expected) >= 60
+
+
+def referring(tmp_path: Path, count: int) -> Request:
+    """A request with references of several shapes."""
+    paths = []
+    for index, (width, height) in enumerate([(50, 20), (32, 48), (21, 90)][:count]):
+        pixels = torch.randint(
+            0, 256, (height, width, 3), generator=torch.Generator().manual_seed(index), dtype=torch.uint8
+        )
+        paths.append(tmp_path / f"reference-{index}.png")
+        Image.fromarray(pixels.numpy()).save(paths[-1])
+    return Request(PROMPT, negative="the box", references=tuple(paths), **SIZE)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_references_give_what_diffusers_editing_pipeline_gives(tmp_path: Path, count: int) -> None:
+    model, pipeline = vace_model(tmp_path / "vace")
+    request = referring(tmp_path, count)
+    recipe = resolve(model, request)
+    seen: list[Any] = []
+    found = sample(model, [recipe], lambda info: seen.append(info.x0.shape)).latent_BCTHW
+    grid = grid_of(model, recipe)
+    before = address_noise(model, [recipe], replace(grid, frames=count), REFERENCES_FRAME)
+    noise = torch.cat([before, address_noise(model, [recipe], grid)], dim=2)
+    pictures = [Image.open(path) for path in reversed(request.references)]  # the last is the first there
+    expected = their_latents(pipeline, model, request, noise, reference_images=pictures)[:, :, count:]
+    assert found.shape == expected.shape == seen[0] == (1, 4, 3, 6, 4)
+    assert psnr(found, expected) >= 60
+    other = sample(model, [resolve(model, replace(request, references=()))]).latent_BCTHW
+    assert psnr(other, expected) < 60
+
+
+def test_references_are_refused_where_nobody_looks_at_them(tmp_path: Path, model_folder: Path) -> None:
+    own = load(model_folder, device="cpu")
+    with pytest.raises(InputError, match="looks at no reference pictures"):
+        sample(own, [resolve(own, referring(tmp_path, 1))])
+    with pytest.raises(InputError, match=r"none\.png"):
+        resolve(own, Request("a", references=(tmp_path / "none.png",)))
+    with pytest.raises(InputError, match="at most 8"):
+        Request("a", references=(tmp_path / "none.png",) * 9)
+    recipe = resolve(own, referring(tmp_path, 2))
+    assert [path.name for path in request_of(recipe).references] == ["reference-0.png", "reference-1.png"]
+    assert all(reference.sha256 for reference in recipe.references)
+
+
+@pytest.mark.parametrize(
+    "options", [{"guidance_interval": (0.5, 0.9)}, {"guidance_kind": "apg"}, {"step_cache": 1.0, "steps": 40}]
+)
+@pytest.mark.parametrize("kind", ["vace", "i2v", "experts"])
+def test_options_of_sampling_work_with_every_kind_of_folder(
+    tmp_path: Path, kind: str, options: dict[str, Any]
+) -> None:
+    request = Request(PROMPT, negative="the box", **SIZE)
+    if kind == "vace":
+        model, _ = vace_model(tmp_path / kind)
+        request = referring(tmp_path, 1)
+    elif kind == "i2v":
+        model, _ = picture_model(tmp_path / kind)
+        request = replace(request, image=drawn(tmp_path / "first.png", 1))
+    else:
+        torch.manual_seed(1)
+        dits = [diffusers.WanTransformer3DModel(**DIT) for _ in range(2)]
+        told = {"_class_name": "WanPipeline", "boundary_ratio": 0.7}
+        model = load(write_model(tmp_path / kind, told, transformer=dits[0], transformer_2=dits[1]))
+    request = replace(request, steps=options.get("steps", 10))
+    plain = sample(model, [resolve(model, request)]).latent_BCTHW
+    changed = sample(model, [resolve(model, replace(request, **options))]).latent_BCTHW
+    assert changed.shape == plain.shape
+    assert psnr(changed, plain) < 100
 
 
 def test_control_of_a_region_is_diffusers(tmp_path: Path) -> None:

@@ -108,6 +108,14 @@ class Framing:
             help="A picture to show at a time, as 1.5s=a.png; may be given again.",
         ),
     ] = None
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reference",
+            metavar="FILE",
+            help="A picture of who or what is seen, for VACE; may be given again.",
+        ),
+    ] = None
     draft: Draft = None
 
     def of(self, request: "Request") -> "Request":
@@ -121,6 +129,7 @@ class Framing:
             image=self.image,
             last_image=self.last_image,
             at=tuple(parse_at(text) for text in self.at or ()),
+            references=tuple(self.reference or ()),
             draft=parse_size(self.draft) if self.draft is not None else None,
         )
 

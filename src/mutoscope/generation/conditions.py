@@ -132,7 +132,7 @@ def onto_grid(video_BCTHW: Tensor, recipe: Recipe, grid: Grid) -> Tensor:
 
 
 def _latent_piece(vae: VAE, video_BCTHW: Tensor, first: bool) -> Tensor:
-    """Latent frames of a piece; one that is not the beginning is led in by its own frame before, or a still, dropped."""
+    """Latent frames of a piece; one that is not the beginning is led in by the frame before it, or a still, dropped."""
     video_BCTHW = video_BCTHW.to(vae.latent_mean)
     if first:
         return vae.encode(video_BCTHW)
@@ -145,6 +145,11 @@ def _latent_piece(vae: VAE, video_BCTHW: Tensor, first: bool) -> Tensor:
 
 def picture(path: str, sha256: str | None, recipe: Recipe, grid: Grid) -> Tensor:
     """The first frame of a file, fitted to the clip."""
+    return onto_grid(still(path, sha256)[:, :, None], recipe, grid)
+
+
+def still(path: str, sha256: str | None) -> Tensor:
+    """The first frame of a file as it is, (1, 3, H, W) in [-1, 1]. Raises InputError when it is not the recipe's."""
     if sha256 is not None and file_sha256(Path(path)) != sha256:
         raise InputError(f"The picture {path!r} is not the one of the recipe; its sha256 should be {sha256}.")
-    return onto_grid(to_tensor(read_video(Path(path)).frames_THWC[:1])[None], recipe, grid)
+    return to_tensor(read_video(Path(path)).frames_THWC[:1])[None, :, 0]

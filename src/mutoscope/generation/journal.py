@@ -178,6 +178,7 @@ def _locked(folder: Path) -> int | None:
 def key(model: Model, request: Request) -> str:
     """16 hexadecimal digits of what decides a clip: the request, its pictures, the weights, the machine."""
     pictures = [request.image, request.last_image, *(Path(frame.image) for frame in request.at)]
+    pictures += request.references
     facts = {
         "mutoscope": __version__,
         "request": to_dict(request),

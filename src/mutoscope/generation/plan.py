@@ -91,7 +91,8 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     branches = 1 if recipe.guidance == 1 else 2
     position = grid.height * grid.width
     latents = grid.frames * position
-    tokens = (cut[0].stop - cut[0].start) * position // math.prod(model.dit.config.patch)
+    drawn = cut[0].stop - cut[0].start + len(recipe.references)
+    tokens = drawn * position // math.prod(model.dit.config.patch)
     width, depth = model.dit.config.width, model.dit.config.depth
     itemsize = model.vae.latent_mean.element_size()
     pixels = recipe.frames * recipe.height * recipe.width

@@ -29,6 +29,7 @@ STEPS = (1, 1000)
 GUIDANCE = (0.0, 100.0)
 SEEDS = (0, 2**63 - 1)
 PROMPT_CHARACTERS = 20_000
+REFERENCES = 8  # each costs as much as a latent frame
 
 STRENGTHS = {"subtle": 0.3, "mild": 0.5, "strong": 0.75}
 HISTORY_NOISE = (0.0, 0.5)
@@ -48,6 +49,14 @@ class KeyFrame:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A picture of who or what is to be seen, without being a frame; `sha256` of the file is known in a recipe."""
+
+    image: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """One clip that somebody wants; None means the model's own default.
 
@@ -59,7 +68,8 @@ class Request:
     clip at that size and enlarges it.
     `expanded` is what the model is given instead of the prompt, None for the prompt itself.
     `guidance_kind`, `guidance_interval` (noise levels between which it acts) and `guidance_rescale` are those of
-    `diffusion.guidance`; `step_cache` is the threshold of `diffusion.step_cache`, 0 for none.
+    `diffusion.guidance`; `step_cache` is the threshold of `diffusion.step_cache`, 0 for none. `references` are
+    pictures of what the clip shows, for the models that look at some (VACE).
     Raises InputError for values outside their range.
     """
 
@@ -83,6 +93,7 @@ class Request:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_rescale: float = 0.0
     step_cache: float = 0.0
+    references: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -117,6 +128,10 @@ class Request:
             )
         _check_real("guidance rescale", self.guidance_rescale, (0.0, 1.0))
         _check_real("step cache", self.step_cache, (0.0, 1.0))
+        if len(self.references) > REFERENCES:
+            raise InputError(
+                f"There are {len(self.references)} reference pictures; give at most {REFERENCES}."
+            )
 
 
 @dataclass(frozen=True)
@@ -178,6 +193,7 @@ class Recipe:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     guidance_rescale: float = 0.0
     step_cache: float = 0.0
+    references: tuple[Reference, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -262,6 +278,7 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         guidance_interval=request.guidance_interval,
         guidance_rescale=request.guidance_rescale,
         step_cache=request.step_cache,
+        references=tuple(Reference(str(path), file_sha256(path)) for path in request.references),
     )
 
 
@@ -293,6 +310,7 @@ def request_of(recipe: Recipe) -> Request:
         guidance_interval=recipe.guidance_interval,
         guidance_rescale=recipe.guidance_rescale,
         step_cache=recipe.step_cache,
+        references=tuple(Path(reference.image) for reference in recipe.references),
     )
 
 

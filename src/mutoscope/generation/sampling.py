@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,9 @@ from mutoscope.generation.shown import Shown, cached, guide_by, shown, without_n
 from mutoscope.models.vae import latent_frames_per_chunk
 from mutoscope.video import to_frames
 from mutoscope.weights.store import Model
+
+REFERENCES_FRAME = -1_000_000
+"""Where the noise of references is addressed: far from every frame of a clip."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,41 @@ def sample(
     grid = grid_of(model, recipes[0])
     text = encode_text(model, recipes)
     pictures = shown(model, recipes, grid, condition)
+    before = 0 if pictures is None else pictures.references
     if pictures is not None:  # beside the latent, not as frames of it
-        condition = conditions.together([conditions.text(model.vae, grid)] * len(recipes))
+        drawn = replace(grid, frames=before + grid.frames)
+        condition = conditions.together([conditions.text(model.vae, drawn)] * len(recipes))
     elif condition is None:
         condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
     noise_BCTHW = address_noise(model, recipes, grid, frame0)
+    if pictures is not None and before:
+        own_BCTHW = address_noise(model, recipes, replace(grid, frames=before), REFERENCES_FRAME)
+        noise_BCTHW = torch.cat([own_BCTHW, noise_BCTHW], dim=2)
+        on_step = on_step and _of_the_clip(on_step, before)
+        if start is not None:
+            like_BCTHW = pictures.channels_BCTHW[:, : model.vae.latent_channels, :before]
+            start = replace(start, latent_BCTHW=torch.cat([like_BCTHW, start.latent_BCTHW], dim=2))
     branches: guidance.Branches = Branches(model, text, condition, recipes[0].fps, noise_BCTHW, pictures)
     if remember is not None:
         branches = remember(branches)
     denoise = guide_by(model, branches, recipes[0], condition.unknown)
-    sampled = integrate(model, recipes[0], denoise, noise_BCTHW, on_step, start)
+    try:
+        sampled = _without(integrate(model, recipes[0], denoise, noise_BCTHW, on_step, start), before)
+    except Interrupted as interrupt:
+        raise Interrupted(_without(interrupt.partial, before)) from interrupt
     if not sampled.latent_BCTHW.isfinite().all():
         raise FloatingPointError(f"{model.card.name} made values that are not numbers")
     return sampled
+
+
+def _without(sampled: Sampled, before: int) -> Sampled:
+    """What belongs to the clip: without the frames in front of it."""
+    return replace(sampled, latent_BCTHW=sampled.latent_BCTHW[:, :, before:])
+
+
+def _of_the_clip(on_step: OnStep, before: int) -> OnStep:
+    """Progress that shows the clip without the frames in front of it."""
+    return lambda info: on_step(replace(info, x0=info.x0[:, :, before:]))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mutoscope.diffusion.guidance import Branches, Guidance, guide, zero_level
 from mutoscope.diffusion.sampler import Denoise
 from mutoscope.diffusion.step_cache import StepCache
 from mutoscope.errors import InputError
-from mutoscope.generation.conditions import Condition, picture
+from mutoscope.generation.conditions import Condition, picture, still
 from mutoscope.generation.request import Grid, Recipe, cover
 from mutoscope.models.dit import TextCache
 from mutoscope.models.experts import Experts, ExpertsCache
@@ -41,10 +41,14 @@ class Known:
 
 @dataclass(frozen=True)
 class Shown:
-    """Channels for every step (B, C, T, H, W), and the tokens of the pictures for models with CLIP."""
+    """Channels for every step (B, C, T, H, W), and the tokens of the pictures for models with CLIP.
+
+    references: so many latent frames in front of the clip are pictures of what it shows; they are drawn and dropped.
+    """
 
     channels_BCTHW: Tensor
     image_BLD: Tensor | None = None
+    references: int = 0
 
 
 def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condition | None) -> Shown | None:
@@ -53,6 +57,8 @@ def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condit
     Raises InputError when the model needs a picture that is missing, or has no way to see the ones that are there.
     """
     dit: nn.Module = one_of(model.dit)
+    if recipes[0].references and not isinstance(dit, VaceDiT):
+        raise InputError(f"{model.card.name} looks at no reference pictures; take Wan's VACE, or --image.")
     if not isinstance(dit, ImageDiT | VaceDiT):
         refuse_pictures(model, recipes, condition)
         return None
@@ -67,7 +73,10 @@ def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condit
     )
     if isinstance(dit, VaceDiT):
         replaced_B1T11 = ~known.known_BT[:, None, :, None, None]
-        return Shown(control(model.vae, known.video_BCTHW, replaced_B1T11.to(known.video_BCTHW)))
+        control_BCTHW = control(model.vae, known.video_BCTHW, replaced_B1T11.to(known.video_BCTHW))
+        before_BCTHW = [references_of(model.vae, recipe, grid, control_BCTHW) for recipe in recipes]
+        count = before_BCTHW[0].shape[2]
+        return Shown(torch.cat([torch.cat(before_BCTHW), control_BCTHW], dim=2), references=count)
     both = dit.image_config.image_tokens is not None
     needed = [0, -1] if both else [0]
     if not all(bool(known.known_BT[:, place].all()) for place in needed):
@@ -141,6 +150,26 @@ def control(vae: VAE, video_BCTHW: Tensor, replaced_B1THW: Tensor) -> Tensor:
     size = kept_BCTHW.shape[2:]
     mask_BCTHW = functional.interpolate(mask_BCTHW, size=size, mode="nearest-exact")
     return torch.cat([kept_BCTHW, other_BCTHW, mask_BCTHW], dim=1)
+
+
+def references_of(vae: VAE, recipe: Recipe, grid: Grid, like_BCTHW: Tensor) -> Tensor:
+    """The control of the frames in front of a clip, (1, channels, references, H, W): pictures that are kept.
+
+    Each is fitted inside the clip's size, on white, by bilinear sampling without a filter, in the order given: as
+    Wan's authors do (diffusers puts the last one first).
+    """
+    _, rows, columns = grid.pixels
+    before_BCTHW = like_BCTHW.new_zeros(1, like_BCTHW.shape[1], len(recipe.references), *like_BCTHW.shape[3:])
+    for place, reference in enumerate(recipe.references):
+        image_B3HW = still(reference.image, reference.sha256).to(like_BCTHW)
+        scale = min(rows / image_B3HW.shape[2], columns / image_B3HW.shape[3])
+        height, width = (max(1, int(side * scale)) for side in image_B3HW.shape[2:])
+        fitted_B3HW = functional.interpolate(image_B3HW, (height, width), mode="bilinear")
+        canvas_B3HW = fitted_B3HW.new_ones(1, 3, rows, columns)
+        top, left = (rows - height) // 2, (columns - width) // 2
+        canvas_B3HW[:, :, top : top + height, left : left + width] = fitted_B3HW
+        before_BCTHW[:, : vae.latent_channels, place] = vae.encode(canvas_B3HW[:, :, None])[:, :, 0]
+    return before_BCTHW
 
 
 def cached(
