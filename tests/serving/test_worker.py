@@ -23,8 +23,8 @@ from mutoscope.serving.orders import Order
 from mutoscope.serving.policy import Refusal
 from mutoscope.serving.processes import owner_of
 from mutoscope.serving.provenance import open_authority, read_manifest, trace
+from mutoscope.serving.sheet import Sheet
 from mutoscope.serving.shelf import Shelf
-from mutoscope.serving.tasks import Sheet
 from mutoscope.serving.worker import Heartbeat, Place, Progress, do, explain
 from mutoscope.video import Video, read_recipe, read_video, write_video
 from mutoscope.weights.store import Model, load

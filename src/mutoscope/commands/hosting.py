@@ -5,14 +5,29 @@ from typing import Annotated
 
 import typer
 
-from mutoscope.commands.options import ModelName, ServerData
+from mutoscope.commands.options import ServerData
 from mutoscope.errors import InputError
 
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    model: ModelName = "tiny",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="MODEL",
+            help="A name of `mutoscope models list`, or a folder: tiny; with --backend a name there: its first.",
+        ),
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Have videos made by this OpenAI-compatible video server; $MUTOSCOPE_BACKEND_KEY is its key.",
+        ),
+    ] = None,
     folder: ServerData = None,
     workers: Annotated[int, typer.Option(help="Processes that make videos, each with the model.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; else the best there is.")] = None,
@@ -48,7 +63,7 @@ def serve(
     run(
         ServeConfig(
             data=data_folder,
-            model=model,
+            model=model or ("" if backend else "tiny"),
             host=host,
             port=port,
             workers=workers,
@@ -57,6 +72,7 @@ def serve(
             origins=tuple(allow_origin or ()),
             keep_hours=keep_hours,
             webhook=None if webhook is None else Webhook(webhook, secret),
+            backend=backend or "",
         ),
         announce,
     )

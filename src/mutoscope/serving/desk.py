@@ -4,16 +4,18 @@ import asyncio
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import FileResponse, JSONResponse
 
+from mutoscope.serving import orders
 from mutoscope.serving.bundles import Bundles
 from mutoscope.serving.gate import Door
 from mutoscope.serving.jobs import Job, QueueLimits, Store
+from mutoscope.serving.orders import Order
 from mutoscope.serving.policy import Policy
 from mutoscope.serving.protocol import ApiError, video_reply
 from mutoscope.serving.shelf import Shelf
@@ -31,7 +33,7 @@ RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)(,\s*(\d+-\d*|-\d+))*")
 class Desk:
     """Everything the routes work with. Reads and writes of the store run in threads of their own.
 
-    `watchers` counts the streams of events that are open.
+    `watchers` counts the streams of events that are open. With `is_relay` another server draws.
     """
 
     shelf: Shelf
@@ -40,6 +42,7 @@ class Desk:
     door: Door
     limits: QueueLimits = field(default_factory=QueueLimits)
     policy: Policy = field(default_factory=Policy)
+    is_relay: bool = False
     reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "read"))
     writes: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
     bundles: Bundles = field(init=False)
@@ -47,6 +50,12 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.bundles = Bundles(self.store)
+
+    def sized(self, order: Order, width: int, height: int) -> Order:
+        """The order at another size; a backend decides by itself at which size it draws."""
+        if self.is_relay:
+            return replace(order, width=width, height=height, drawn_width=width, drawn_height=height)
+        return orders.resized(order, width, height, self.card)
 
     async def read(self, call: Callable[..., R], *values: Any) -> R:
         return await asyncio.get_running_loop().run_in_executor(self.reads, call, *values)

@@ -64,7 +64,7 @@ async def normalise(folder: Path, kind: Kind, param: str, fps: float) -> Media:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env={"PATH": os.defpath, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **_python_path()},
+            env={"PATH": os.defpath, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **python_path()},
             start_new_session=True,
         )
         try:
@@ -89,16 +89,16 @@ async def normalise(folder: Path, kind: Kind, param: str, fps: float) -> Media:
     return Media(folder / NORMAL[kind], answer["width"], answer["height"], answer["frames"], answer["fps"])
 
 
-def _python_path() -> dict[str, str]:
+def python_path() -> dict[str, str]:
     """The search path of this interpreter, for a child that starts with an empty environment."""
     return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-def confine() -> None:
+def confine(memory: int = MEMORY_BYTES, seconds: int = CPU_SECONDS) -> None:
     """Bound this process for good: memory, time, files, no core, no network where the kernel lets us."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, OUTPUT_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a full quota is then an error of the write

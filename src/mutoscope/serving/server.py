@@ -27,8 +27,10 @@ from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import LOOPBACK, Door, Gate, PunctualProtocol
 from mutoscope.serving.jobs import LEASE, QueueLimits, Store
 from mutoscope.serving.keys import Keyring, list_keys
+from mutoscope.serving.offer import folder_of, learn
 from mutoscope.serving.policy import read_policy
 from mutoscope.serving.processes import owner_of
+from mutoscope.serving.remote import from_environment
 from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.webhooks import Webhook, deliver_due
 from mutoscope.weights import card as weights
@@ -50,7 +52,8 @@ class ServeConfig:
     """How to serve. `hosts` and `origins` are let in beside this machine's own names.
 
     `workers` processes each load the model onto `device` (None: the best there is). Finished videos are kept
-    for `keep_hours` (None: until they are deleted). `webhook` is told of every finished video.
+    for `keep_hours` (None: until they are deleted). `webhook` is told of every finished video. With a `backend`
+    its model of this name ("": the first) draws, and each worker waits for one video at a time.
     """
 
     data: Path = field(default_factory=lambda: default_data())
@@ -64,6 +67,7 @@ class ServeConfig:
     limits: QueueLimits = field(default_factory=QueueLimits)
     keep_hours: float | None = None
     webhook: Webhook | None = None
+    backend: str = ""
 
 
 def default_data() -> Path:
@@ -84,8 +88,8 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: Non
     uses, and for a bind beyond this machine without an API key.
     """
     shelf = Shelf(config.data.absolute())
-    model_card = find_card(config.model)
     with _alone(shelf.root):
+        model_card = _card(config, shelf)
         store = Store(shelf.database)
         if not _is_loopback(config.host) and not any(key.revoked_at is None for key in list_keys(store)):
             raise InputError(
@@ -98,6 +102,13 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: Non
         _raise_file_limit()
         with contextlib.closing(_listen(config.host, config.port)) as listener:
             asyncio.run(_run(config, shelf, store, model_card, listener, on_ready))
+
+
+def _card(config: ServeConfig, shelf: Shelf) -> ModelCard:
+    """The card of the model that draws, here or at the backend."""
+    if not config.backend:
+        return find_card(config.model)
+    return learn(from_environment(config.backend), config.model, folder_of(shelf)).card
 
 
 def find_card(name_or_path: str) -> ModelCard:
@@ -121,7 +132,8 @@ async def _run(
     on_ready: Callable[[str], None],
 ) -> None:
     door = Door(Keyring(store), _hosts(config), config.origins)
-    desk = Desk(shelf, store, model_card, door, config.limits, read_policy(shelf.policy))
+    policy, is_relay = read_policy(shelf.policy), bool(config.backend)
+    desk = Desk(shelf, store, model_card, door, config.limits, policy, is_relay)
     app = build(desk)
     crew = Crew(config, shelf, store)
     server = uvicorn.Server(
@@ -200,16 +212,13 @@ class Crew:
         while len(self.members) < self.config.workers and time.monotonic() >= self.not_before:
             keep = self.config.keep_hours
             self.hired += 1
-            arguments = [
-                str(self.shelf.root),
-                self.config.model,
-                self.config.device or "",
-                f"worker-{self.hired}",
-                "" if keep is None else str(keep * 3600),
-            ]
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mutoscope.serving.worker", *arguments], stdin=subprocess.DEVNULL
-            )
+            last = [f"worker-{self.hired}", "" if keep is None else str(keep * 3600)]
+            if self.config.backend:
+                started = ["mutoscope.serving.backend", str(self.shelf.root), self.config.backend, *last]
+            else:
+                drawing = [str(self.shelf.root), self.config.model, self.config.device or "", *last]
+                started = ["mutoscope.serving.worker", *drawing]
+            process = subprocess.Popen([sys.executable, "-m", *started], stdin=subprocess.DEVNULL)
             self.members.append(process)
             self.hired_at[process.pid] = time.monotonic()
 

@@ -17,11 +17,11 @@ from mutoscope.generation import continuations
 from mutoscope.generation.cards import Storyboard
 from mutoscope.generation.generate import frames_of, record, resolve, roll
 from mutoscope.generation.journal import Journal
-from mutoscope.generation.preview import shrink
 from mutoscope.generation.request import Recipe, Request, Task, file_sha256
 from mutoscope.generation.storyboard import make_storyboard
 from mutoscope.serving.orders import Order
 from mutoscope.serving.provenance import number_of_record
+from mutoscope.serving.sheet import Sheet
 from mutoscope.video import Video, VideoWriter, fit, read_video, to_frames, to_tensor, write_video
 from mutoscope.watermark import can_carry, marked
 from mutoscope.weights.store import Model
@@ -34,12 +34,6 @@ SHORTEST_LOOP = 5
 
 PIECE = 8_000_000
 """Pixels that are scaled and written at a time."""
-
-SHEET = (4, 4)
-"""Rows and columns of a sprite sheet."""
-
-SMALL = 320
-"""Longest side of a thumbnail and of a picture in the sprite sheet, in pixels."""
 
 OnProgress = Callable[[int, Tensor | None], bool]
 """Called with percent and, while sampling, the clean latents foreseen; False stops the job."""
@@ -242,15 +236,18 @@ def _record(model: Model, order: Order, recipe: Recipe) -> dict[str, Any]:
     made = record(model, _public(recipe))
     if order.storyboard:
         made["storyboard"] = json.loads(order.storyboard)
-    beyond: dict[str, Any] = {}
-    if order.size != recipe.size:
-        beyond["upscaled_to"] = order.size
+    return made | lineage(order, {"upscaled_to": order.size} if order.size != recipe.size else {})
+
+
+def lineage(order: Order, beyond: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a record tells of the clip that an order builds on, and what else the server did (`beyond`)."""
+    told = dict(beyond or {})
     if order.source:
         words = {"remix": "remixed_from", "edit": "edited_from"}
-        beyond[words.get(order.task, "extended_from")] = order.source
+        told[words.get(order.task, "extended_from")] = order.source
     if order.task == "extend":
-        beyond["source_frames"] = order.source_frames
-    return {**made, "served": beyond} if beyond else made
+        told["source_frames"] = order.source_frames
+    return {"served": told} if told else {}
 
 
 def _public(recipe: Recipe) -> Recipe:
@@ -258,34 +255,3 @@ def _public(recipe: Recipe) -> Recipe:
     image, last_image = (path and Path(path).name for path in (recipe.image, recipe.last_image))
     task = recipe.task and replace(recipe.task, clip=Path(recipe.task.clip).name)
     return replace(recipe, image=image, last_image=last_image, task=task)
-
-
-class Sheet:
-    """Keeps a few evenly spaced frames of a stream, made small."""
-
-    def __init__(self, frames: int) -> None:
-        rows, columns = SHEET
-        count = min(frames, rows * columns)
-        self.wanted = [index * (frames - 1) // max(1, count - 1) for index in range(count)]
-        self.seen, self.kept = 0, list[np.ndarray]()
-
-    def add(self, frames_THWC: np.ndarray) -> None:
-        for frame_HWC in frames_THWC:
-            if len(self.kept) < len(self.wanted) and self.seen == self.wanted[len(self.kept)]:
-                self.kept.append(shrink(frame_HWC, SMALL, SMALL))
-            self.seen += 1
-
-    def thumbnail(self) -> np.ndarray:
-        """The frame in the middle."""
-        return self.kept[len(self.kept) // 2]
-
-    def picture(self) -> np.ndarray:
-        """All kept frames as one picture, row by row, at most SHEET of them; unused places are black."""
-        columns = min(SHEET[1], len(self.kept))
-        rows = -(-len(self.kept) // columns)
-        height, width, _ = self.kept[0].shape
-        sheet_HWC = np.zeros((rows * height, columns * width, 3), np.uint8)
-        for index, frame_HWC in enumerate(self.kept):
-            top, left = index // columns * height, index % columns * width
-            sheet_HWC[top : top + height, left : left + width] = frame_HWC
-        return sheet_HWC

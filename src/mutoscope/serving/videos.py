@@ -66,7 +66,7 @@ async def create_video(request: Request) -> Response:
         defaults.frames if asked.seconds is None else orders.whole_frames(float(asked.seconds), fps, LONGEST)
     )
     order = await _told(asked, _order(desk, asked.prompt, asked.model, frames, fps))
-    order = replace(_fitting(orders.resized(order, width, height, desk.card)), loop=asked.loop)
+    order = replace(_fitting(desk.sized(order, width, height)), loop=asked.loop)
     if asked.characters:
         order = replace(order, unsupported=NO_CHARACTERS)
     if asked.storyboard is not None:
@@ -264,7 +264,7 @@ async def _source(
         return source.order, ""
     media, digest = await inputs.add_video(received)
     whole = _order(inputs.desk, asked.prompt, asked.model, media.frames, media.fps)
-    return _fitting(orders.resized(whole, media.width, media.height, inputs.desk.card)), digest
+    return _fitting(inputs.desk.sized(whole, media.width, media.height)), digest
 
 
 def _redrawn(desk: Desk, whole: Order, strength: float) -> Order:

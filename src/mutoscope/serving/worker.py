@@ -29,8 +29,9 @@ from mutoscope.serving.jobs import Job, Store
 from mutoscope.serving.policy import Policy, Refused, judge, read_policy
 from mutoscope.serving.processes import die_with_parent
 from mutoscope.serving.provenance import Authority, Relation, Source, open_authority, seal
+from mutoscope.serving.sheet import SMALL
 from mutoscope.serving.shelf import Shelf, is_full_disk
-from mutoscope.serving.tasks import SMALL, Stopped, make
+from mutoscope.serving.tasks import Stopped, make
 from mutoscope.video import Video, write_video
 from mutoscope.weights.store import Model, load
 
