@@ -34,14 +34,15 @@ from pathlib import Path
 from mutoscope.serving.jobs import QueueLimits
 from mutoscope.serving.server import ServeConfig, serve
 from mutoscope.serving.webhooks import Webhook
-data, model, port, webhook, secret = sys.argv[1:]
+data, model, port, webhook, secret, backend = sys.argv[1:]
 serve(
     ServeConfig(
         data=Path(data),
-        model=model,
+        model="" if backend else model,
         port=int(port),
         device="cpu",
         webhook=Webhook(webhook, secret) if webhook else None,
+        backend=backend,
     ),
     lambda url: print(url, flush=True),
 )
@@ -115,6 +116,7 @@ class Live:
     port: int = 0
     url: str = ""
     process: subprocess.Popen[str] | None = None
+    backend: str = ""
 
     @property
     def log(self) -> Path:
@@ -123,7 +125,7 @@ class Live:
 
     def start(self) -> "Live":
         """Start (again, on the same port) and wait until it answers."""
-        arguments = [str(self.data), str(self.model), str(self.port), self.webhook, self.secret]
+        arguments = [str(self.data), str(self.model), str(self.port), self.webhook, self.secret, self.backend]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", START, *arguments],

@@ -146,7 +146,10 @@ def retrieve(remote: Remote, identifier: str) -> RemoteVideo:
 
 def delete(remote: Remote, identifier: str) -> None:
     """Stop a job and remove its files. Raises Trouble, or Declined."""
-    _ask(remote, "DELETE", f"/videos/{quoted(identifier)}")
+    way = f"/videos/{quoted(identifier)}"
+    with _answered(remote, "DELETE", way, None, "", remote.timeout) as line:
+        if line.response.status >= 300:  # what a success says beside that is not needed
+            _check_status(line)
 
 
 def models(remote: Remote) -> list[dict[str, Any]]:
