@@ -22,7 +22,7 @@ from mutoscope.data.batches import (
     predict,
     stratified_choice,
 )
-from mutoscope.data.latents import Size
+from mutoscope.data.latents import KINDS, Size
 from mutoscope.diffusion.process import Process
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DiT, DiTConfig
@@ -166,6 +166,54 @@ def test_mixes_are_kept_with_one_kind_of_caption_to_a_group():
     assert np.bincount(choice).tolist() == pytest.approx([24, 10, 6], abs=1)
 
 
+class Worded(FixedLatents):
+    """A cache with captions of several sentences."""
+
+    def caption(self, size, row, kind, variant):
+        return (
+            " ".join(f"{word} ball rolls." for word in ("A", "The red", "The blue", "The last")) + f" {kind}."
+        )
+
+
+def worded(share: slice = slice(None), **mix: float) -> Batches:
+    config = BatchConfig(buckets=SHARES, tokens=960, captions=CaptionMix(**mix))
+    cache = Worded({SMALL: 50, LONG: 31, STILL: 40})
+    return Batches(cache, config, Process(), 0, steps=60, share=share)
+
+
+def test_captions_are_rearranged_in_their_share_and_nothing_else_changes():
+    plain, mixed = worded(), worded(shuffle=0.5, drop=0.3)
+    others = shorter = count = 0
+    for step in range(1, 41):
+        (before,), (after,) = plain.groups(step), mixed.groups(step)
+        assert same([replace(before, prompts=())], [replace(after, prompts=())])
+        for text, other in zip(before.prompts, after.prompts, strict=True):
+            assert (text == "") == (other == "")
+            if not text.endswith(("detailed.", "medium.")):
+                assert other == text
+                continue
+            count += 1
+            others += other != text
+            shorter += len(other) < len(text)
+    assert count > 200
+    assert 0.4 < others / count < 0.75
+    assert 0.15 < shorter / count < 0.35
+
+
+def test_a_process_gets_the_words_it_would_get_among_all():
+    (whole,), (half,) = (
+        worded(part, shuffle=0.5, drop=0.5).groups(3) for part in (slice(None), slice(1, None, 2))
+    )
+    assert half.prompts == whole.prompts[1::2]
+
+
+def test_by_default_every_caption_is_as_it_was_stored():
+    stored = Worded({}).caption
+    for step in range(1, 30):
+        for group in worded().groups(step):
+            assert {*group.prompts} - {""} <= {stored(group.size, 0, kind, 0) for kind in KINDS}
+
+
 def tiny_dit() -> DiT:
     torch.manual_seed(0)
     dit = DiT(DiTConfig(width=48, depth=2, heads=2, mlp_width=96, text_width=16, channels=4))
@@ -223,5 +271,7 @@ def test_mistakes_are_named():
         BatchConfig(buckets=(Share(*SMALL, 1.0), Share(*LONG, -1.0)))
     with pytest.raises(InputError, match="null"):
         CaptionMix(null=2)
+    with pytest.raises(InputError, match="shuffle"):
+        CaptionMix(shuffle=1.5)
     with pytest.raises(InputError, match="conditions"):
         ConditionMix(text=-1)

@@ -4,9 +4,21 @@ import itertools
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from mutoscope.world.captions import HELD_OUT_SYNONYMS, Fact, Kind, caption, facts, parse, truth
+from mutoscope.world.captions import (
+    HELD_OUT_SYNONYMS,
+    Fact,
+    Kind,
+    caption,
+    facts,
+    parse,
+    shortened,
+    shuffled,
+    truth,
+)
+from mutoscope.world.facts import OPPOSITE
 from mutoscope.world.physics import straight
 from mutoscope.world.scene import (
     CAMERAS,
@@ -157,3 +169,78 @@ def test_alt_text_is_noisy() -> None:
         true += sum(colour == told.things[0].colour for colour in colours)
         false += sum(colour != told.things[0].colour for colour in colours)
     assert 0.05 < false / (true + false) < 0.25
+
+
+def agrees(part: str, whole: str) -> bool:
+    """Whether one way of naming the objects makes every fact of a part one of the whole."""
+    said, told = parse(part)[0], parse(whole)[0]
+    things = 1 + max((fact.subject for fact in (*said, *told) if fact.subject is not None), default=0)
+    both = {
+        Fact("relation", int(f.value[-1]), f"{OPPOSITE[f.value[:-2]]} {f.subject}")
+        for f in told
+        if f.kind == "relation"
+    }
+    return holds(said, (*told, *both), things)
+
+
+@pytest.mark.parametrize("kind", ["medium", "detailed"])
+def test_another_order_states_the_same_in_clean_sentences(kind: Kind) -> None:
+    orders = 0
+    for seed in range(150):
+        text = caption(sample_scene(seed, EVERYTHING), VIEW, kind, 3)
+        other = shuffled(text, np.random.default_rng(seed))
+        assert agrees(other, text), (text, other)
+        assert agrees(text, other), (text, other)
+        assert sorted(re.findall(r"\w+", text.lower())) == sorted(re.findall(r"\w+", other.lower()))
+        assert clean(other), other
+        orders += other != text
+    assert orders > (100 if kind == "detailed" else 30)
+
+
+@pytest.mark.parametrize("kind", ["medium", "detailed"])
+def test_a_shorter_caption_states_a_part_and_shows_something(kind: Kind) -> None:
+    shares = []
+    for seed in range(150):
+        text = caption(sample_scene(seed, EVERYTHING), VIEW, kind, 3)
+        other = shortened(text, np.random.default_rng(seed))
+        assert agrees(other, text), (text, other)
+        assert ("empty" in text or "Shot" in text) or any(fact.kind == "shape" for fact in parse(other)[0])
+        assert clean(other), other
+        shares.append(len(other) / len(text))
+    assert max(shares) == 1
+    assert min(shares) < 0.4
+    assert 0.3 < np.mean(shares) < 0.9
+
+
+def clean(text: str) -> bool:
+    """Whether sentences begin with a capital, end with a stop, and no comma dangles."""
+    return (
+        all(sentence[0].isupper() and sentence[-1] == "." for sentence in re.split(r"(?<=\.) ", text))
+        and re.search(r"[,;] ?[,;.]|  |^\W|\band (?:and|at|in)\b", text) is None
+    )
+
+
+def test_clauses_change_places_and_asides_stay() -> None:
+    text = "At night, a red ball rolls left, and a blue box stands still, in neon style, the camera zooms in."
+    found = {shuffled(text, np.random.default_rng(seed)) for seed in range(20)}
+    swapped = (
+        "At night, a blue box stands still, and a red ball rolls left, in neon style, the camera zooms in."
+    )
+    assert found == {text, swapped}
+    shorter = {shortened(text, np.random.default_rng(seed)) for seed in range(200)}
+    assert {"A red ball rolls left.", "At night, a blue box stands still.", text} <= shorter
+    assert "A blue box stands still, the camera zooms in." in shorter
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A red ball rolls left. Then it stops.",
+        "A man walks, and a dog follows him.",
+        "Shot 1: a red ball slides left at night. Shot 2: the red ball slides right by day.",
+    ],
+)
+def test_what_leans_on_what_came_before_keeps_its_order(text: str) -> None:
+    for seed in range(20):
+        assert shuffled(text, np.random.default_rng(seed)) == text
+        assert text.startswith(shortened(text, np.random.default_rng(seed)))

@@ -23,6 +23,7 @@ from mutoscope.data.world_latents import WorldLatents
 from mutoscope.diffusion.process import Process
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DiT
+from mutoscope.world.captions import Kind, shortened, shuffled
 
 ROUND = 64  # groups after which the sizes have had their shares, as far as whole numbers allow
 
@@ -44,19 +45,38 @@ class Share:
 
 @dataclass(frozen=True)
 class CaptionMix:
-    """Share of clips trained without words (for guidance), and weights of the kinds among groups."""
+    """Share of clips trained without words (for guidance), and weights of the kinds among groups.
+
+    shuffle, drop: shares of the detailed and medium captions that tell their facts in another order, and that leave
+    some of them out, so that their lengths vary.
+    """
 
     null: float = 0.1
     detailed: float = 0.60
     medium: float = 0.25
     short: float = 0.10
     alt: float = 0.05
+    shuffle: float = 0.0
+    drop: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.null <= 1 or min(astuple(self)) < 0 or sum(astuple(self)[1:]) <= 0:
+        if min(astuple(self)) < 0 or max(self.null, self.shuffle, self.drop) > 1 or sum(self.weights) <= 0:
             raise InputError(
-                f"batches.captions {self}: null lies in 0 to 1, weights are 0 or more, not all 0."
+                f"batches.captions {self}: null, shuffle and drop lie in 0 to 1, weights are 0 or more, not all 0."
             )
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of the kinds, in the order of KINDS."""
+        return tuple(getattr(self, kind) for kind in KINDS)
+
+    def rearranged(self, text: str, kind: Kind, rng: np.random.Generator) -> str:
+        """The caption, or, by the shares, a shorter one or one in another order."""
+        drop, shuffle = rng.random(2) < (self.drop, self.shuffle)
+        if kind not in ("detailed", "medium"):
+            return text
+        text = shortened(text, rng) if drop else text
+        return shuffled(text, rng) if shuffle else text
 
 
 @dataclass(frozen=True)
@@ -209,7 +229,7 @@ class Batches:
         sigma_BT, unknown_BT = self._noise_levels(
             len(rows), latent_BCTHW.shape[2], size.tokens, choose, generator
         )
-        prompts = self._prompts(size, rows, choose)
+        prompts = self._prompts(size, rows, choose, np.random.SeedSequence((self.seed, 3, step, part)))
         noise_BCTHW = torch.randn((len(rows), *latent_BCTHW.shape[1:]), generator=generator)
         return Group(
             size,
@@ -222,18 +242,21 @@ class Batches:
             self.latents.fps(size, mine).to(self.device),
         )
 
-    def _prompts(self, size: Size, rows: Sequence[int], choose: np.random.Generator) -> tuple[str, ...]:
-        """Of the clips of the share."""
+    def _prompts(
+        self, size: Size, rows: Sequence[int], choose: np.random.Generator, wording: np.random.SeedSequence
+    ) -> tuple[str, ...]:
+        """Of the clips of the share. wording: draws of its own, so that it changes nothing else that is drawn."""
         # One kind for all clips of a group: texts are padded to the longest, and a detailed caption is four times
         # as long as a short one.
         mix = self.config.captions
-        weights = np.array([getattr(mix, kind) for kind in KINDS])
+        weights = np.array(mix.weights)
         kind = KINDS[choose.choice(len(KINDS), p=weights / weights.sum())]
         unworded = stratified_choice((1 - mix.null, mix.null), len(rows), choose)
         variants = choose.integers(1 << 30, size=len(rows))
+        clips = list(zip(rows, unworded, variants, map(np.random.default_rng, wording.spawn(len(rows)))))
         return tuple(
-            "" if null else self.latents.caption(size, row, kind, int(variant))
-            for row, null, variant in list(zip(rows, unworded, variants))[self.share]
+            "" if null else mix.rearranged(self.latents.caption(size, row, kind, int(variant)), kind, rng)
+            for row, null, variant, rng in clips[self.share]
         )
 
     def _noise_levels(

@@ -1,5 +1,6 @@
 """Captions of a view, exactly true of it: short, medium, detailed, and the noisy kind that the web would give."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -45,6 +46,8 @@ __all__ = [
     "caption",
     "facts",
     "parse",
+    "shortened",
+    "shuffled",
     "tell",
     "truth",
 ]
@@ -283,3 +286,83 @@ def _alt(told: Truth, rng: np.random.Generator) -> str:
 
 def _shuffled(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
     return [things[int(k)] for k in rng.permutation(len(things))]
+
+
+# --- other orders and lengths of what is written
+
+SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)")
+CLAUSE = re.compile(r", and (?=an? )")  # what follows is a clause of its own, about something new
+ASIDE = re.compile(r"(?=; |, )")
+POINTERS = re.compile(  # words that lean on what was said before; "it takes place" does not
+    r"\b(?:its?(?! takes place)|they|them|their|he|him|his|she|hers?|this|that|these|those|which|who|whose|then|next|"
+    r"after|afterwards|before|later|meanwhile|finally|first|second|another|others?|both|former|latter|same|again|"
+    r"shot \d+|cut to)\b",
+    re.IGNORECASE,
+)
+THINGS = re.compile(rf"\b(?:{'|'.join(word for words in SHAPE_WORDS.values() for word in words)})s?\b")
+
+
+def shuffled(text: str, rng: np.random.Generator) -> str:
+    """The caption with its sentences, or the clauses of its only sentence, in another order; it states the same.
+
+    A caption in which something leans on what came before ("it", "then", "Shot 2") keeps its order.
+    """
+    if POINTERS.search(text):
+        return text
+    sentences = SENTENCE.split(text)
+    if len(sentences) > 1:
+        return " ".join(sentences[int(k)] for k in rng.permutation(len(sentences)))
+    head, clauses, asides = _clauses(text)
+    return _sentence(head, [clauses[int(k)] for k in rng.permutation(len(clauses))], asides)
+
+
+def shortened(text: str, rng: np.random.Generator) -> str:
+    """The caption without some of its sentences, or of the clauses and asides of its only one: never more, any length.
+
+    Something that is seen stays. Where one sentence leans on another, only the last ones go; a story stays whole.
+    """
+    sentences = SENTENCE.split(text)
+    if POINTERS.search(text):
+        story = re.search(r"\bshot \d|\bcut to\b", text, re.IGNORECASE)
+        return text if story else " ".join(sentences[: 1 + int(rng.integers(len(sentences)))])
+    if len(sentences) > 1:
+        return " ".join(_some(sentences, _seen(sentences), rng))
+    head, clauses, asides = _clauses(text)
+    whole = [head, *clauses, *asides]
+    kept = _some([str(k) for k in range(len(whole))], [str(k + 1) for k in range(len(clauses))], rng)
+    parts = [part if str(k) in kept else "" for k, part in enumerate(whole)]
+    some = [part for part in parts[1 : len(clauses) + 1] if part]
+    return _sentence(parts[0], some, [part for part in parts[len(clauses) + 1 :] if part])
+
+
+def _some(parts: Sequence[str], needed: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """1 to all of the parts, in their order; one of those that are needed is among them."""
+    one = needed[int(rng.integers(len(needed)))]
+    others = [part for part in parts if part != one]
+    kept = {others[int(k)] for k in rng.permutation(len(others))[: int(rng.integers(len(parts)))]}
+    return [part for part in parts if part == one or part in kept]
+
+
+def _seen(sentences: Sequence[str]) -> list[str]:
+    """The sentences that name a thing of the world; of another world's caption the first."""
+    return [sentence for sentence in sentences if THINGS.search(sentence.lower())] or [sentences[0]]
+
+
+def _clauses(text: str) -> tuple[str, list[str], list[str]]:
+    """ "At night, " of a sentence, its clauses, and what follows them: "; the ball is ...", ", the camera ..."."""
+    clauses = CLAUSE.split(text[:1].lower() + text[1:].rstrip("."))
+    first, *asides = ASIDE.split(clauses[-1])
+    head = ""
+    if len(clauses) > 1:
+        clauses[-1] = first
+        head, comma, begun = clauses[0].rpartition(", ")
+        clauses[0] = begun
+        return head + comma, clauses, asides
+    if asides and re.match(r", an? ", asides[0]):
+        return f"{first}, ", [asides[0].removeprefix(", ")], asides[1:]
+    return head, [first], asides
+
+
+def _sentence(head: str, clauses: Sequence[str], asides: Sequence[str]) -> str:
+    text = head + ", and ".join(clauses) + "".join(asides)
+    return f"{text[:1].upper()}{text[1:]}."

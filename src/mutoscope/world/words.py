@@ -269,7 +269,7 @@ READING: dict[str, tuple[str, str]] = {
     **{word: meaning for meaning, words in ONLY_READ.items() for word in words.split(", ")},
     **dict.fromkeys(
         ("on the left", "on the right", "in the middle", "high up", "low down", "halfway up", "upper left",
-         "light falls"),
+         "light falls", "a small paper theatre"),
         ("function", ""),
     ),
     **HELD_OUT_SYNONYMS,
