@@ -646,8 +646,8 @@ def test_a_second_server_makes_the_videos_whatever_is_killed(
     assert (far["seed"], far["steps"], far["negative_prompt"]) == (3, 60, "fog")
     (there,) = (live.data / "videos" / far["id"]).rglob("video.mp4")
     (here,) = (relay.data / "videos" / name).rglob("video.mp4")
-    first, second = (read_video(path).frames_THWC.astype(np.int16) for path in (there, here))
-    assert np.abs(first - second).mean() < 6
+    first, second = (read_video(path).frames_THWC.ravel() for path in (there, here))
+    assert np.corrcoef(first, second)[0, 1] > 0.95  # the random model's noise loses a little to the codec
     edited = ask(relay, "POST", "/edits", {"prompt": "a box", "video": {"id": name}})["id"]
     until(lambda: ask(relay, "GET", f"/{edited}")["status"] == "completed", 2 * patience)
     for identifier in (name, edited):

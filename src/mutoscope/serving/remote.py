@@ -248,7 +248,8 @@ def _answered(
             with _trouble(rung):
                 connection.request(method, f"{remote.path}{path}", data, headers)
                 response = connection.getresponse()
-            yield _Line(response, rung)
+            with response:
+                yield _Line(response, rung)
         finally:
             alarm.cancel()
     finally:
