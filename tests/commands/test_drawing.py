@@ -75,3 +75,15 @@ def test_the_options_of_guidance_are_read_and_refused_by_name() -> None:
     ):
         with pytest.raises(InputError, match=says):
             given.request("a ball")
+
+
+def test_few_steps_are_those_of_the_preset_unless_said_otherwise() -> None:
+    request = Drawing(few_steps="lightx2v").request("a ball")
+    assert request.sigmas == (1.0, 15 / 16, 5 / 6, 5 / 8)
+    assert (request.guidance, request.sampler, request.steps) == (1.0, "euler", None)
+    request = Drawing(few_steps="fastwan", guidance=2.0, sampler="euler").request("a ball")
+    assert (len(request.sigmas), request.guidance, request.sampler) == (3, 2.0, "euler")
+    with pytest.raises(InputError, match="choose one of lightx2v"):
+        Drawing(few_steps="turbo").request("a ball")
+    with pytest.raises(InputError, match="4 noise levels and 8 steps"):
+        Drawing(few_steps="lightx2v", steps=8).request("a ball")

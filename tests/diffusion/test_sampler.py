@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mutoscope.diffusion.process import PROCESSES, Process
-from mutoscope.diffusion.sampler import SAMPLERS, Denoise, Sampler, StepInfo, unipc
+from mutoscope.diffusion.sampler import SAMPLERS, Denoise, Sampler, StepInfo, renoise, unipc
 from mutoscope.errors import InputError
 
 NOISE = torch.randn(1, 2, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -165,3 +165,25 @@ def test_watching_changes_nothing(name: str) -> None:
 def test_levels_that_do_not_fall_within_bounds_are_refused(sampler: Sampler, levels: list[float]) -> None:
     with pytest.raises(InputError, match="sigmas"):
         sampler(lambda z, sigma: z, NOISE, torch.tensor(levels), Process())
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_renoising_asks_at_every_level_with_noise_of_its_own(process: Process) -> None:
+    target, asked, seen = torch.full_like(NOISE, 0.3), [], []
+
+    def denoise(z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        asked.append((float(sigma), z))
+        return target
+
+    def fresh(step: int) -> torch.Tensor:
+        return NOISE.flip(-1) * step
+
+    sigmas = torch.tensor([0.99, 0.7, 0.4, 0.0])
+    found = renoise(fresh)(denoise, NOISE, sigmas, process, lambda info: seen.append(info.step))
+    assert torch.equal(found, target)
+    assert seen == [1, 2, 3]
+    for step, (level, z) in enumerate(asked):
+        expected = NOISE if not step else process.noised(target, fresh(step), torch.tensor(level).double())
+        torch.testing.assert_close(z, expected)
+    stopped = renoise(fresh)(denoise, NOISE, sigmas, process, lambda info: info.step < 2)
+    assert torch.equal(stopped, target)

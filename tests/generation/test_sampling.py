@@ -173,6 +173,7 @@ def test_with_a_step_cache_clips_do_not_depend_on_their_neighbours(model: Model)
         {"guidance_kind": "apg"},
         {"guidance_kind": "zero-star", "guidance_interval": (0.2, 0.9)},
         {"step_cache": 0.2, "guidance_kind": "apg", "sampler": "heun", "guidance_interval": (0.1, 0.8)},
+        {"sampler": "renoise"},
     ],
 )
 def test_a_resumed_clip_is_the_same_bytes(

@@ -60,20 +60,37 @@ class Drawing:
             "--step-cache", metavar="N", help="Faster, less exact: skip steps that change less; 0.05 is mild."
         ),
     ] = 0.0
+    few_steps: Annotated[
+        str | None,
+        typer.Option(
+            "--few-steps",
+            metavar="lightx2v|fastwan|causvid",
+            help="Steps of a distilled model or LoRA; guidance off.",
+        ),
+    ] = None
 
     def request(self, prompt: str, seconds: float | None = None) -> "Request":
         """The request of a prompt. Raises InputError for values outside their range."""
         from mutoscope.generation.request import Request, parse_interval, parse_size
 
         width, height = parse_size(self.size) if self.size is not None else (None, None)
+        guidance, sampler = self.guidance, self.sampler
+        sigmas: tuple[float, ...] = ()
+        if self.few_steps is not None:
+            from mutoscope.weights.few_steps import few_steps
+
+            preset = few_steps(self.few_steps)
+            sigmas = preset.sigmas
+            guidance = 1.0 if guidance is None else guidance
+            sampler = preset.sampler if sampler is None else sampler
         return Request(
             prompt=prompt.strip(),
             width=width,
             height=height,
             fps=self.fps,
             steps=self.steps,
-            guidance=self.guidance,
-            sampler=self.sampler,
+            guidance=guidance,
+            sampler=sampler,
             seed=self.seed,
             negative=self.negative.strip(),
             seconds=seconds,
@@ -81,6 +98,7 @@ class Drawing:
             guidance_interval=parse_interval(self.guidance_interval),
             guidance_rescale=self.guidance_rescale,
             step_cache=self.step_cache,
+            sigmas=sigmas,
         )
 
 

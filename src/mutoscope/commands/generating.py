@@ -73,6 +73,8 @@ def generate(
     from mutoscope.making import make, open_model, tell_what_is_not_read  # torch, once nothing is amiss
 
     loaded = _with_loras(open_model(model, say), lora, say)
+    if not request.sigmas:
+        _tell_of_few_steps([model, *(lora or [])], loaded, say)
     tell_what_is_not_read(loaded, request.prompt, say)
     recipe = make(loaded, request, output, count > 1, say, stream)
     for _ in range(count - 1):
@@ -94,6 +96,19 @@ def _with_loras(model: "Model", given: list[str] | None, say: "Say") -> "Model":
     loras = [parse_lora(text) for text in given]
     say.note("lora", ", ".join(f"{path} at {strength:g}" for path, strength in loras))
     return with_loras(model, loras)
+
+
+def _tell_of_few_steps(names: list[str], model: "Model", say: "Say") -> None:
+    """Say when the name of a LoRA or of a model is that of a distilled one and nothing else says so."""
+    from mutoscope.weights.few_steps import preset_of
+
+    for name in names:
+        preset = preset_of(Path(name).name)
+        if preset is not None and not model.card.defaults.sigmas:
+            say.note(
+                "note", f"{Path(name).name} is called as a distilled one; if it is, add --few-steps {preset}"
+            )
+            return
 
 
 @spread

@@ -18,11 +18,14 @@ class FixedShift(Process):
     """Flow matching with the levels of Wan's schedulers: `steps` even parts from 1 to 0.001, shifted, then 0.
 
     constant: the shift, 3 to 16 in Wan's models. known_frames: whether the model was trained to take known latent
-    frames in their place, clean and with the timestep 0 (Wan 2.2 TI2V). Raises InputError unless it is positive.
+    frames in their place, clean and with the timestep 0 (Wan 2.2 TI2V). whole: whether the model is told whole
+    timesteps, as in training; distilled ones are told those of their levels. Raises InputError unless the shift is
+    positive.
     """
 
     constant: float = 5.0
     known_frames: bool = False
+    whole: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,5 +47,7 @@ class FixedShift(Process):
         return levels
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """1000 sigma cut to a whole number, as the models were asked; a rounding error does not count as a step."""
+        """1000 sigma, cut to a whole number as the models were asked; a rounding error does not count as a step."""
+        if not self.whole:
+            return TIMESTEPS * sigma
         return (TIMESTEPS * sigma + 1e-4).floor()

@@ -161,6 +161,29 @@ def unipc(
     return z
 
 
+def renoise(fresh: Callable[[int], Tensor]) -> Sampler:
+    """The sampler of models distilled by matching distributions (DMD2, Yin et al. 2024, arXiv 2405.14867): what is
+    foreseen at each level is noised anew to the next one. fresh: standard normal noise of a step, from 1."""
+
+    def sampler(
+        denoise: Denoise,
+        latent_BCTHW: Tensor,
+        sigmas: Tensor,
+        process: Process,
+        on_step: OnStep | None = None,
+        /,
+    ) -> Tensor:
+        nodes, z = _nodes(sigmas, process), latent_BCTHW
+        for step, (here, there) in enumerate(pairwise(nodes), start=1):
+            x0 = _denoised(denoise, z, here)
+            if _told_to_stop(on_step, StepInfo(step, len(nodes) - 1, here.sigma, x0)):
+                return x0
+            z = there.alpha * x0 + there.sigma * fresh(step).to(z) if there.sigma else x0
+        return z
+
+    return sampler
+
+
 @dataclass(frozen=True)
 class _Node:
     """One noise level: z = alpha z0 + sigma epsilon; lam = log(alpha / sigma); `euler` says what scale and

@@ -15,8 +15,9 @@ from typing import Literal, get_args
 from mutoscope.errors import InputError
 from mutoscope.weights.card import Defaults
 
-# The names of diffusion.sampler.SAMPLERS (a test compares them); listed here to be checked without torch.
-SAMPLERS = ("euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc")
+RENOISE = "renoise"  # diffusion.sampler.renoise, of distilled models
+# With the names of diffusion.sampler.SAMPLERS (a test compares them); listed here to be checked without torch.
+SAMPLERS = ("euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc", RENOISE)
 
 # Those of diffusion.guidance.Kind, likewise.
 Kind = Literal["cfg", "zero-star", "apg"]
@@ -69,7 +70,8 @@ class Request:
     `expanded` is what the model is given instead of the prompt, None for the prompt itself.
     `guidance_kind`, `guidance_interval` (noise levels between which it acts) and `guidance_rescale` are those of
     `diffusion.guidance`; `step_cache` is the threshold of `diffusion.step_cache`, 0 for none. `references` are
-    pictures of what the clip shows, for the models that look at some (VACE).
+    pictures of what the clip shows, for the models that look at some (VACE). `sigmas` are the noise levels of a
+    distilled model (see `weights.few_steps`), falling, without the 0 at the end; so many are its steps.
     Raises InputError for values outside their range.
     """
 
@@ -94,6 +96,7 @@ class Request:
     guidance_rescale: float = 0.0
     step_cache: float = 0.0
     references: tuple[Path, ...] = ()
+    sigmas: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -128,6 +131,7 @@ class Request:
             )
         _check_real("guidance rescale", self.guidance_rescale, (0.0, 1.0))
         _check_real("step cache", self.step_cache, (0.0, 1.0))
+        _check_levels(self.sigmas, self.steps)
         if len(self.references) > REFERENCES:
             raise InputError(
                 f"There are {len(self.references)} reference pictures; give at most {REFERENCES}."
@@ -194,6 +198,7 @@ class Recipe:
     guidance_rescale: float = 0.0
     step_cache: float = 0.0
     references: tuple[Reference, ...] = ()
+    sigmas: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -256,6 +261,9 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
             f"The draft {request.draft[0]}x{request.draft[1]} is larger than the clip, {width}x{height}; "
             "a draft is enlarged: make it smaller, or --size larger."
         )
+    sigmas = request.sigmas
+    if not sigmas and request.steps in (None, len(defaults.sigmas)):
+        sigmas = defaults.sigmas
     return Recipe(
         prompt=request.prompt,
         expanded_prompt=request.prompt if request.expanded is None else request.expanded,
@@ -264,7 +272,7 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         height=height,
         frames=frames,
         fps=fps,
-        steps=defaults.steps if request.steps is None else request.steps,
+        steps=len(sigmas) or (defaults.steps if request.steps is None else request.steps),
         guidance=defaults.guidance if request.guidance is None else float(request.guidance),
         sampler=defaults.sampler if request.sampler is None else request.sampler,
         seed=secrets.randbelow(1_000_000) if request.seed is None else request.seed,
@@ -279,6 +287,7 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         guidance_rescale=request.guidance_rescale,
         step_cache=request.step_cache,
         references=tuple(Reference(str(path), file_sha256(path)) for path in request.references),
+        sigmas=sigmas,
     )
 
 
@@ -311,6 +320,7 @@ def request_of(recipe: Recipe) -> Request:
         guidance_rescale=recipe.guidance_rescale,
         step_cache=recipe.step_cache,
         references=tuple(Path(reference.image) for reference in recipe.references),
+        sigmas=recipe.sigmas,
     )
 
 
@@ -432,6 +442,18 @@ def _check_text(name: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"The {name} {text!r} is not valid Unicode; retype it in UTF-8.") from error
+
+
+def _check_levels(sigmas: tuple[float, ...], steps: int | None) -> None:
+    if not all(high > low for high, low in zip((1.0001, *sigmas), (*sigmas, 0.0))) or len(sigmas) > STEPS[1]:
+        levels = " ".join(f"{sigma:g}" for sigma in sigmas)
+        raise InputError(
+            f"The noise levels {levels} do not fall from 1 or less to above 0; put them in order."
+        )
+    if sigmas and steps not in (None, len(sigmas)):
+        raise InputError(
+            f"There are {len(sigmas)} noise levels and {steps} steps; leave the steps out, the levels are steps."
+        )
 
 
 def _check_whole(name: str, value: int | None, limits: tuple[int, int]) -> None:

@@ -11,18 +11,22 @@ import torch
 from torch import Tensor
 
 from mutoscope.diffusion import guidance
+from mutoscope.diffusion.fixed_shift import FixedShift
 from mutoscope.diffusion.noise import addressed_noise
-from mutoscope.diffusion.sampler import SAMPLERS, Denoise, OnStep, StepInfo
+from mutoscope.diffusion.sampler import SAMPLERS, Denoise, OnStep, StepInfo, renoise
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition, margins
-from mutoscope.generation.request import Grid, Recipe, cover
-from mutoscope.generation.shown import Shown, cached, guide_by, shown, without_negatives
+from mutoscope.generation.request import RENOISE, Grid, Recipe, cover
+from mutoscope.generation.shown import Shown, cached, guide_by, levels, shown, without_negatives
 from mutoscope.models.vae import latent_frames_per_chunk
 from mutoscope.video import to_frames
 from mutoscope.weights.store import Model
 
 REFERENCES_FRAME = -1_000_000
 """Where the noise of references is addressed: far from every frame of a clip."""
+
+STEP_APART = 2**20
+"""Latent frames between the addresses of the noise of one step and of the next."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def sample(
     `generation.journal`). Raises Interrupted on Ctrl-C, FloatingPointError when the model's output is not
     finite.
     """
+    model = told_exactly(model, recipes[0])
     grid = grid_of(model, recipes[0])
     text = encode_text(model, recipes)
     pictures = shown(model, recipes, grid, condition)
@@ -75,10 +80,18 @@ def sample(
         condition = conditions.together([conditions.text(model.vae, drawn)] * len(recipes))
     elif condition is None:
         condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
-    noise_BCTHW = address_noise(model, recipes, grid, frame0)
+
+    def fresh(step: int) -> Tensor:
+        noise_BCTHW = address_noise(model, recipes, grid, frame0 + step * STEP_APART)
+        if not before:
+            return noise_BCTHW
+        own_BCTHW = address_noise(
+            model, recipes, replace(grid, frames=before), REFERENCES_FRAME + step * STEP_APART
+        )
+        return torch.cat([own_BCTHW, noise_BCTHW], dim=2)
+
+    noise_BCTHW = fresh(0)
     if pictures is not None and before:
-        own_BCTHW = address_noise(model, recipes, replace(grid, frames=before), REFERENCES_FRAME)
-        noise_BCTHW = torch.cat([own_BCTHW, noise_BCTHW], dim=2)
         on_step = on_step and _of_the_clip(on_step, before)
         if start is not None:
             like_BCTHW = pictures.channels_BCTHW[:, : model.vae.latent_channels, :before]
@@ -88,7 +101,7 @@ def sample(
         branches = remember(branches)
     denoise = guide_by(model, branches, recipes[0], condition.unknown)
     try:
-        sampled = _without(integrate(model, recipes[0], denoise, noise_BCTHW, on_step, start), before)
+        sampled = _without(integrate(model, recipes[0], denoise, fresh, on_step, start), before)
     except Interrupted as interrupt:
         raise Interrupted(_without(interrupt.partial, before)) from interrupt
     if not sampled.latent_BCTHW.isfinite().all():
@@ -167,6 +180,13 @@ class Branches:
         return timestep.expand(len(mask_BT))
 
 
+def told_exactly(model: Model, recipe: Recipe) -> Model:
+    """The model; at levels of the recipe's own it is told their timesteps, not the whole ones of its training."""
+    if recipe.sigmas and isinstance(model.process, FixedShift):
+        return replace(model, process=replace(model.process, whole=False))
+    return model
+
+
 def grid_of(model: Model, recipe: Recipe) -> Grid:
     """The latent grid of this model that covers the clip."""
     return cover(recipe, model.vae.strides, model.dit.config.patch)
@@ -193,13 +213,14 @@ def integrate(
     model: Model,
     recipe: Recipe,
     denoise: Denoise,
-    noise_BCTHW: Tensor,
+    fresh: Callable[[int], Tensor],
     on_step: OnStep | None,
     start: Start | None = None,
 ) -> Sampled:
     """Run the recipe's sampler from noise, or from `start` with noise added, to data.
 
-    The last estimate is remembered in case the run is cut short.
+    fresh: noise by step; that of 0 is what the run starts from, the others are for samplers that noise anew. The
+    last estimate is remembered in case the run is cut short.
     """
     last: StepInfo | None = None
     stopped: int | None = None
@@ -211,14 +232,16 @@ def integrate(
         stopped = info.step if go_on is False and info.step < info.steps else None
         return go_on
 
+    noise_BCTHW = fresh(0)
     tokens = noise_BCTHW[0, 0].numel() // math.prod(model.dit.config.patch)
-    sigmas, latent_BCTHW = model.process.sigmas(recipe.steps, tokens).to(noise_BCTHW.device), noise_BCTHW
+    sigmas, latent_BCTHW = levels(model.process, recipe, tokens).to(noise_BCTHW.device), noise_BCTHW
+    sampler = renoise(fresh) if recipe.sampler == RENOISE else SAMPLERS[recipe.sampler]
     if start is not None:
         level = sigmas[0].clamp(max=start.sigma)
         sigmas = torch.cat([level[None], sigmas[sigmas < level]])
         latent_BCTHW = model.process.noised(start.latent_BCTHW, noise_BCTHW, level.to(noise_BCTHW.dtype))
     try:
-        latent_BCTHW = SAMPLERS[recipe.sampler](denoise, latent_BCTHW, sigmas, model.process, watch)
+        latent_BCTHW = sampler(denoise, latent_BCTHW, sigmas, model.process, watch)
     except KeyboardInterrupt as interrupt:
         if last is None:
             raise

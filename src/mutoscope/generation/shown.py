@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mutoscope.diffusion.fixed_shift import FixedShift
 from mutoscope.diffusion.guidance import Branches, Guidance, guide, zero_level
+from mutoscope.diffusion.process import Process
 from mutoscope.diffusion.sampler import Denoise
 from mutoscope.diffusion.step_cache import StepCache
 from mutoscope.errors import InputError
@@ -220,7 +221,7 @@ def guide_by(model: Model, branches: Branches, recipe: Recipe, unknown_B1THW: Te
     """
     grid = cover(recipe, model.vae.strides, model.dit.config.patch)
     tokens = grid.frames * grid.height * grid.width // math.prod(model.dit.config.patch)
-    zero_from = zero_level(model.process.sigmas(recipe.steps, tokens))
+    zero_from = zero_level(levels(model.process, recipe, tokens))
 
     def guided_by(scale: float) -> Denoise:
         guidance = Guidance(
@@ -241,6 +242,14 @@ def guide_by(model: Model, branches: Branches, recipe: Recipe, unknown_B1THW: Te
         return high(latent_BCTHW, sigma) if noisy else low(latent_BCTHW, sigma)
 
     return denoise
+
+
+def levels(process: Process, recipe: Recipe, tokens: int) -> Tensor:
+    """The noise levels of a run (steps + 1,), falling to 0: those of the recipe, or of the process."""
+    if not recipe.sigmas:
+        return process.sigmas(recipe.steps, tokens)
+    given = torch.tensor([*recipe.sigmas, 0.0], dtype=torch.float64)
+    return given.clamp(max=process.sigma_max)
 
 
 def experts_of(dit: nn.Module) -> Experts | None:

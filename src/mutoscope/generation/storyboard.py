@@ -27,7 +27,16 @@ from mutoscope.generation.conditions import Condition, onto_grid
 from mutoscope.generation.continuations import LEAST, fitted, seamless, windows
 from mutoscope.generation.generate import record
 from mutoscope.generation.request import KeyFrame, Recipe, Request, file_sha256, fill
-from mutoscope.generation.sampling import Branches, address_noise, decode, encode_text, grid_of, integrate
+from mutoscope.generation.sampling import (
+    STEP_APART,
+    Branches,
+    address_noise,
+    decode,
+    encode_text,
+    grid_of,
+    integrate,
+    told_exactly,
+)
 from mutoscope.generation.shown import guide_by
 from mutoscope.generation.windows import counted, window
 from mutoscope.video import Video, fit_frames_rate, read_video, to_tensor
@@ -203,8 +212,13 @@ def mixed(
     frame0: int,
 ) -> Tensor:
     """Latents of one window, its frames told different prompts: the estimates are mixed at every step."""
-    noise_BCTHW = address_noise(model, [recipe], grid_of(model, recipe), frame0)
-    parts = []
+    model = told_exactly(model, recipe)
+    grid = grid_of(model, recipe)
+
+    def fresh(step: int) -> Tensor:
+        return address_noise(model, [recipe], grid, frame0 + step * STEP_APART)
+
+    noise_BCTHW, parts = fresh(0), []
     for prompt, share_T in zip(prompts, share_PT):
         if share_T.any():
             text = encode_text(model, [replace(recipe, expanded_prompt=prompt)])
@@ -218,7 +232,7 @@ def mixed(
             total_BCTHW += weight_T11 * estimate(latent_BCTHW, sigma)
         return total_BCTHW
 
-    sampled = integrate(model, recipe, denoise, noise_BCTHW, on_step)
+    sampled = integrate(model, recipe, denoise, fresh, on_step)
     if sampled.stopped is not None:
         raise KeyboardInterrupt
     return sampled.latent_BCTHW

@@ -6,7 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model makes of a request that names only a prompt; `negative` stands in for an empty one."""
+    """What a model makes of a request that names only a prompt; `negative` stands in for an empty one.
+
+    sigmas: the noise levels that a distilled model was trained at, falling, without the 0 at the end; so many are
+    its steps.
+    """
 
     width: int = 64
     height: int = 64
@@ -16,6 +20,7 @@ class Defaults:
     guidance: float = 4.0
     sampler: str = "dpmpp_2m"
     negative: str = ""
+    sigmas: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from mutoscope.models.umt5 import UMT5Text
 from mutoscope.models.vae import VAE
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.encoders import blank_umt5, encoder_kind, load_clip, load_umt5
+from mutoscope.weights.few_steps import distilled
 from mutoscope.weights.residence import Residence, chosen, free_memory, read_late, weight_bytes
 from mutoscope.weights.store import Model
 from mutoscope.weights.tensor_files import PICKLES, PTH, SHARD, named, read_shapes, weight_files
@@ -174,7 +175,7 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = Non
     frames = bool(told.get("expand_timesteps", name == "wan2.2-ti2v-5b"))
     card = ModelCard(
         name=folder.resolve().name,
-        defaults=setting.defaults,
+        defaults=distilled(setting.defaults, told),
         training={"family": name},
         sha256=fingerprint(parts),
     )
@@ -233,7 +234,7 @@ def wan_card(folder: Path) -> ModelCard:
     name = name_of(config, 1 if parts.low is None else 2)
     return ModelCard(
         name=folder.resolve().name,
-        defaults=SETTINGS[name].defaults,
+        defaults=distilled(SETTINGS[name].defaults, read_json(folder / "model_index.json")),
         training={"family": name},
         sha256=fingerprint(parts),
     )
