@@ -1,22 +1,33 @@
-"""Pack a trained model for the package: weights in half precision, the VAE's training record beside the DiT's.
+"""Pack a trained model for the package: weights in half precision, with the VAE and the training records of both.
 
-python runs/pack.py out/dit-tiny-leg4/model out/vae-tiny/model src/mutoscope/weights/tiny
+python runs/pack.py out/dit-tiny-leg5/model out/decoder-tiny/model src/mutoscope/weights/tiny
+
+The VAE may be the one that the DiT was trained on, or that one with its decoder trained on.
 """
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from mutoscope.weights.store import Part, Storage, load, read_card, save_model
+import torch
+
+from mutoscope.weights.store import Part, Storage, load, load_vae, read_card, save_model
 
 
 def main(model_folder: str, vae_folder: str, out: str, matrices: Storage) -> None:
     model = load(model_folder, "cpu")
+    vae = load_vae(vae_folder, "cpu")
+    theirs = vae.encoder.state_dict()
+    if any(not torch.equal(value, theirs[name]) for name, value in model.vae.encoder.state_dict().items()):
+        sys.exit(
+            f"{model_folder} was not trained on latents of the VAE in {vae_folder}: name the one that it was."
+        )
     training = {"dit": model.card.training, "vae": read_card(vae_folder).training}
     storage: dict[Part, Storage] = {"vae": "fp16", "dit": matrices, "text": matrices}
     path = save_model(
         Path(out),
-        vae=model.vae,
+        vae=vae,
         dit=model.dit,
         text=model.text,
         process=model.process,

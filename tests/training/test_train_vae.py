@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,21 @@ import pytest
 import torch
 
 from mutoscope.errors import InputError
+from mutoscope.models.text import Text
 from mutoscope.models.vae import VAE, VAE_PRESETS, VAEConfig
 from mutoscope.training import train_vae as train_vae_module
 from mutoscope.training.optimizer import OptimizerConfig
 from mutoscope.training.state import checkpoints, load_checkpoint
-from mutoscope.training.train_vae import Bucket, TrainVAEConfig, VAELoss, clips_of_step, train_vae, vae_loss
-from mutoscope.weights.store import load_vae
+from mutoscope.training.train_vae import (
+    Bucket,
+    TrainVAEConfig,
+    VAELoss,
+    clips_of_step,
+    decoder_loss,
+    train_vae,
+    vae_loss,
+)
+from mutoscope.weights.store import load, load_vae
 from mutoscope.world.render import render_with_mask
 from mutoscope.world.scene import View, sample_scene
 
@@ -244,3 +254,49 @@ def test_mistakes_are_named(tmp_path):
 def test_a_bucket_off_the_grid_is_refused_before_anything_is_rendered(tmp_path, shape):
     with pytest.raises(InputError, match=f"{shape[2]}x{shape[1]}x{shape[0]}"):
         config(tmp_path, buckets=(Bucket(*shape, 1.0, 2),))
+
+
+@pytest.mark.parametrize("level", [0.0, 0.4])
+def test_the_decoder_alone_learns_and_latents_stay(tmp_path: Path, model_folder: Path, level: float) -> None:
+    before = load_vae(model_folder, "cpu")
+    settings = config(
+        tmp_path,
+        buckets=(Bucket(5, 32, 32, 1.0, 3),),
+        decoder_of=str(model_folder),
+        denoise_from=level,
+        loss=VAELoss(change=0.5),
+        validate_every=4,
+        ema=0.5,
+    )
+    after = load_vae(train_vae(settings), "cpu")
+    clips, _ = clips_of_step(settings, 99)
+    with torch.no_grad():
+        assert torch.equal(before.encode(clips), after.encode(clips))
+        drawn, redrawn = (vae.decode(before.encode(clips)) for vae in (before, after))
+    assert (redrawn - clips).square().mean() < (drawn - clips).square().mean()
+
+
+def test_a_decoder_is_shown_what_the_dit_makes_of_its_captions(tmp_path: Path, model_folder: Path) -> None:
+    model = load(model_folder, "cpu")
+    settings = config(tmp_path, buckets=(Bucket(5, 32, 32, 1.0, 3),), decoder_of=str(model_folder))
+    clips, mask = clips_of_step(settings, 1)
+    with torch.no_grad():
+        clean, mended = (
+            decoder_loss(model, clips, mask, replace(settings, denoise_from=level), 1).item()
+            for level in (0.0, 0.4)
+        )
+        other = decoder_loss(
+            replace(model, text=spoken_over(model.text)), clips, mask, replace(settings, denoise_from=0.4), 1
+        ).item()
+    assert clean < mended
+    assert other != mended
+
+
+def spoken_over(text: Text) -> Callable[[Sequence[str]], tuple[torch.Tensor, torch.Tensor]]:
+    """A text encoder that hears the same words whatever it is told."""
+    return lambda prompts: text(["a red ball"] * len(prompts))
+
+
+def test_a_level_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"denoise_from is 0\.4"):
+        config(tmp_path, denoise_from=0.4)

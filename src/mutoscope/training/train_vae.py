@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from mutoscope.config import from_dict, to_dict, write_json
 from mutoscope.errors import InputError
-from mutoscope.models.vae import VAE, VAE_PRESETS
+from mutoscope.models.vae import VAE, VAE_PRESETS, per_channel
 from mutoscope.training.machine import DeviceName, Leg, autocast, device_of, keep_memory, words_for
 from mutoscope.training.monitor import plot_losses
 from mutoscope.training.optimizer import (
@@ -50,9 +50,10 @@ from mutoscope.training.state import (
 )
 from mutoscope.video import to_frames
 from mutoscope.weights.card import ModelCard
-from mutoscope.weights.store import save_model
+from mutoscope.weights.store import Model, load, save_model
+from mutoscope.world.captions import caption
 from mutoscope.world.render import render_with_mask
-from mutoscope.world.scene import SceneMix, View, sample_scene
+from mutoscope.world.scene import Scene, SceneMix, View, sample_scene
 
 VALIDATION_SEED = 2**40  # scenes from here on are never trained on
 STATISTICS_SEED = 2**41
@@ -80,11 +81,15 @@ class Bucket:
 
 @dataclass(frozen=True)
 class VAELoss:
-    """Weights of the loss (recipe: L1 + 2 MSE + 0.5 gradient L1 + 3e-4 KL), `objects` times on object pixels."""
+    """Weights of the loss (recipe: L1 + 2 MSE + 0.5 gradient L1 + 3e-4 KL), `objects` times on object pixels.
+
+    change: of the L1 of the change from frame to frame, against a jump at every latent frame.
+    """
 
     l1: float = 1.0
     mse: float = 2.0
     gradient: float = 0.5
+    change: float = 0.0
     kl: float = 3e-4
     objects: float = 4.0
 
@@ -93,6 +98,10 @@ class VAELoss:
 class TrainVAEConfig:
     """One run into the folder `out`; size names a preset.
 
+    decoder_of: a model folder whose VAE is trained on, its decoder alone, so that latents mean what they meant. With
+    denoise_from above 0 the decoder is shown what the DiT of that folder makes of latents at noise levels up to it:
+    it learns to mend the errors of generated clips (LTX-Video's decoder also ends the denoising, HaCohen et al. 2024,
+    arXiv 2501.00103).
     precision "bf16" computes activations in bfloat16, which pays on CPUs with AMX and on GPUs; weights and
     losses stay fp32. threads: of torch, 0 leaves its choice. device: "auto" is the GPU if there is one, where clips
     are rendered too. minutes: of one sitting, which then saves and ends with exit code 75. Lengths are in steps; 0
@@ -102,6 +111,8 @@ class TrainVAEConfig:
     out: str
     buckets: tuple[Bucket, ...]
     size: str = "tiny"
+    decoder_of: str | None = None
+    denoise_from: float = 0.0
     world: SceneMix = field(default_factory=SceneMix)
     loss: VAELoss = field(default_factory=VAELoss)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -126,6 +137,10 @@ class TrainVAEConfig:
             or min(b.clips for b in self.buckets) < 1
         ):
             raise InputError("buckets: at least one, with probability >= 0 and clips >= 1.")
+        if not 0 <= self.denoise_from < 1 or (self.denoise_from and self.decoder_of is None):
+            raise InputError(
+                f"denoise_from is {self.denoise_from:g}: it must be 0, or below 1 with a model folder in decoder_of."
+            )
 
 
 @dataclass
@@ -136,6 +151,7 @@ class Run:
     folder: Path
     device: torch.device
     vae: VAE
+    denoiser: Model | None  # of which the decoder alone is trained
     optimizers: list[Optimizer]
     ema: EMA
     log: RunLog
@@ -161,7 +177,10 @@ def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
         while run.step < steps:
             step = run.step + 1
             video_BCTHW, mask_B1THW = clips_of_step(config, step, run.device)
-            loss = vae_loss(run.vae, video_BCTHW, mask_B1THW, config, step)
+            if run.denoiser is None:
+                loss = vae_loss(run.vae, video_BCTHW, mask_B1THW, config, step)
+            else:
+                loss = decoder_loss(run.denoiser, video_BCTHW, mask_B1THW, config, step)
             torch.autograd.backward([loss])
             factor = set_learning_rate(run.optimizers, step, config.optimizer)
             norm = clip_gradients(run.optimizers, config.optimizer.clip)
@@ -204,35 +223,73 @@ def clips_of_step(
     config: TrainVAEConfig, step: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """video_BCTHW and mask_B1THW of the objects, a function of (seed, step)."""
+    scenes, view = scenes_of_step(config, step)
+    return render_with_mask(scenes, view, device)
+
+
+def scenes_of_step(config: TrainVAEConfig, step: int) -> tuple[list[Scene], View]:
     choose = np.random.default_rng((config.seed, step))
     shares = np.array([bucket.probability for bucket in config.buckets])
     bucket = config.buckets[choose.choice(len(shares), p=shares / shares.sum())]
     seeds = choose.integers(VALIDATION_SEED, size=bucket.clips)
     scenes = [sample_scene(int(seed), config.world) for seed in seeds]
-    return render_with_mask(scenes, View(bucket.width, bucket.height, bucket.frames), device)
+    return scenes, View(bucket.width, bucket.height, bucket.frames)
 
 
 def vae_loss(vae: VAE, video_BCTHW: Tensor, mask_B1THW: Tensor, config: TrainVAEConfig, step: int) -> Tensor:
-    """Reconstruction from a sample of the posterior, object pixels weighted, plus the KL divergence per value."""
+    """Reconstruction from a sample of the posterior, plus the KL divergence per value."""
     with autocast(video_BCTHW.device, config.precision):
         mean_BCTHW, logvar_BCTHW = vae.posterior(video_BCTHW)
     mean_BCTHW, logvar_BCTHW = mean_BCTHW.float(), logvar_BCTHW.float()
-    generator = torch.Generator().manual_seed(hash((config.seed, step)) % 2**62)
-    noise_BCTHW = torch.randn(mean_BCTHW.shape, generator=generator).to(mean_BCTHW.device)
+    noise_BCTHW = noise_of_step(mean_BCTHW, config, step)
     sample_BCTHW = mean_BCTHW + noise_BCTHW * (logvar_BCTHW / 2).exp()
+    kl = 0.5 * (mean_BCTHW.square() + logvar_BCTHW.exp() - 1 - logvar_BCTHW).mean()
+    return config.loss.kl * kl + pixel_loss(vae, sample_BCTHW, video_BCTHW, mask_B1THW, config)
+
+
+def decoder_loss(
+    model: Model, video_BCTHW: Tensor, mask_B1THW: Tensor, config: TrainVAEConfig, step: int
+) -> Tensor:
+    """Reconstruction from what the model's DiT, told the medium captions, makes of noised latents of the clips."""
+    vae = model.vae
+    with torch.no_grad(), autocast(video_BCTHW.device, config.precision):
+        mean_C, std_C = per_channel(vae.latent_mean), per_channel(vae.latent_std)
+        latent_BCTHW = (vae.posterior(video_BCTHW)[0].float() - mean_C) / std_C
+        if config.denoise_from:
+            scenes, view = scenes_of_step(config, step)
+            text_BLD, mask_BL = model.text([caption(scene, view, "medium", step) for scene in scenes])
+            sigma_B = torch.linspace(0, config.denoise_from, len(scenes) + 1, device=video_BCTHW.device)[1:]
+            noised_BCTHW = model.process.noised(
+                latent_BCTHW, noise_of_step(latent_BCTHW, config, step), sigma_B
+            )
+            prediction = model.dit(noised_BCTHW, model.process.timestep(sigma_B), text_BLD, mask_BL)
+            latent_BCTHW = model.process.to_x0(prediction.float(), noised_BCTHW, sigma_B)
+    return pixel_loss(vae, latent_BCTHW * std_C + mean_C, video_BCTHW, mask_B1THW, config)
+
+
+def noise_of_step(like_BCTHW: Tensor, config: TrainVAEConfig, step: int) -> Tensor:
+    generator = torch.Generator().manual_seed(hash((config.seed, step)) % 2**62)
+    return torch.randn(like_BCTHW.shape, generator=generator).to(like_BCTHW.device)
+
+
+def pixel_loss(
+    vae: VAE, latent_BCTHW: Tensor, video_BCTHW: Tensor, mask_B1THW: Tensor, config: TrainVAEConfig
+) -> Tensor:
+    """How far the decoded latents (not normalised) are from the clips, object pixels weighted."""
     with autocast(video_BCTHW.device, config.precision):
-        output_BCTHW = vae.reconstruct(sample_BCTHW)
+        output_BCTHW = vae.reconstruct(latent_BCTHW)
     error_BCTHW = output_BCTHW.float() - video_BCTHW
     weight_B1THW = 1 + (config.loss.objects - 1) * mask_B1THW
     rows_BCTHW = error_BCTHW[..., 1:, :] - error_BCTHW[..., :-1, :]
     columns_BCTHW = error_BCTHW[..., 1:] - error_BCTHW[..., :-1]
-    kl = 0.5 * (mean_BCTHW.square() + logvar_BCTHW.exp() - 1 - logvar_BCTHW).mean()
-    return (
+    loss = (
         config.loss.l1 * (weight_B1THW * error_BCTHW.abs()).mean()
         + config.loss.mse * (weight_B1THW * error_BCTHW.square()).mean()
         + config.loss.gradient * (rows_BCTHW.abs().mean() + columns_BCTHW.abs().mean())
-        + config.loss.kl * kl
     )
+    if config.loss.change and video_BCTHW.shape[2] > 1:
+        loss = loss + config.loss.change * error_BCTHW.diff(dim=2).abs().mean()
+    return loss
 
 
 # --- beginning
@@ -265,8 +322,14 @@ def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
         )  # new fields at their defaults
         refuse_changes(before, to_dict(config), FREE, found)
     device = device_of(config.device)
-    vae = VAE(VAE_PRESETS[config.size])
-    if not found:
+    denoiser = None if config.decoder_of is None else load(config.decoder_of, device)
+    vae = VAE(VAE_PRESETS[config.size]) if denoiser is None else denoiser.vae
+    if denoiser is not None:
+        for part in (vae.encoder, vae.shortcut_in):
+            part.requires_grad_(False)
+        vae.decoder.requires_grad_(True)
+        vae.shortcut_out.requires_grad_(True)
+    elif not found:
         vae.fit_shortcut(fresh_clips(config, config.buckets[0], 0, config.shortcut_clips))
     vae.to(device)
     optimizers = build_optimizers({"vae": vae}, config.optimizer)
@@ -282,7 +345,9 @@ def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
     write_json(folder / "config.json", config)
     log = RunLog(folder, "log.jsonl", meta["step"])
     progress = Progress("train vae", config.optimizer.steps, meta["step"])
-    return Run(config, folder, device, vae, optimizers, ema, log, progress, meta["step"], meta["seconds"])
+    return Run(
+        config, folder, device, vae, denoiser, optimizers, ema, log, progress, meta["step"], meta["seconds"]
+    )
 
 
 def fresh_clips(
@@ -354,7 +419,8 @@ def finish(run: Run, seconds: float) -> Path:
     """Write the model folder with the averaged weights and the record of how they came about."""
     config = run.config
     with run.ema.applied():
-        measure_latents(run)
+        if run.denoiser is None:
+            measure_latents(run)
         validation = {
             name: value
             for record in run.log.records()
