@@ -37,10 +37,10 @@ log = logging.getLogger("mutoscope.batches")
 
 
 async def create_file(request: Request) -> FileReply:
-    """Keep a file of requests (JSON lines) for a batch."""
+    """Keep a file of requests (JSON lines) for a batch, or a picture that new videos may begin with."""
     desk, received = desk_of(request), await receive(request)
     received.only_files("file")
-    received.parse(CreateFile)
+    purpose = received.parse(CreateFile).purpose
     file = received.files.get("file")
     if file is None:
         raise ApiError(
@@ -50,7 +50,8 @@ async def create_file(request: Request) -> FileReply:
         raise ApiError(413, "file_too_large", f"A file has at most {FILE_BYTES} bytes; make several.", "file")
     name = "".join(letter for letter in file.filename or "" if letter.isprintable())[-NAME_CHARACTERS:]
     content = await file.read()
-    return await desk.write(desk.bundles.add_file, tenant_of(request), name or "file.jsonl", content)
+    asked = (tenant_of(request), name or "file.jsonl", content, purpose)
+    return await desk.write(desk.bundles.add_file, *asked)
 
 
 async def list_files(

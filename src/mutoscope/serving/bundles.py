@@ -108,9 +108,9 @@ class Bundles:
 
     # --- files --------------------------------------------------------------------------------------
 
-    def add_file(self, tenant: str, filename: str, content: bytes) -> FileReply:
+    def add_file(self, tenant: str, filename: str, content: bytes, purpose: str = "batch") -> FileReply:
         with self.store.transaction() as db:
-            identifier = _keep(db, tenant, "batch", filename, content)
+            identifier = _keep(db, tenant, purpose, filename, content)
         found = self.file(tenant, identifier)
         assert found is not None
         return found

@@ -13,7 +13,15 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from mutoscope.serving import orders
-from mutoscope.serving.desk import Desk, job_reply, key_reused, repetition, tenant_of, unknown_video
+from mutoscope.serving.desk import (
+    Desk,
+    desk_of,
+    job_reply,
+    key_reused,
+    repetition,
+    tenant_of,
+    unknown_video,
+)
 from mutoscope.serving.ingest import Media, normalise
 from mutoscope.serving.jobs import Job, KeyReused, QueueFull, Submission
 from mutoscope.serving.orders import Order
@@ -21,6 +29,9 @@ from mutoscope.serving.policy import judge
 from mutoscope.serving.protocol import ApiError, PictureReference
 from mutoscope.serving.receive import Received, data_url
 from mutoscope.serving.shelf import FILES, share
+
+PICTURES = ("vision", "user_data")
+"""Purposes of uploaded files that a video may begin or end with."""
 
 
 class Inputs:
@@ -90,21 +101,41 @@ class Inputs:
         return self.desk.shelf.inputs(self.token)
 
 
-async def picture(received: Received, reference: PictureReference | None, name: str) -> bytes | None:
-    """The bytes of a picture that came as a file or as a data URL; None when there is none."""
+async def picture(
+    request: Request, received: Received, reference: PictureReference | None, name: str
+) -> bytes | None:
+    """The bytes of a picture that came as a file, a data URL or an id; None when there is none."""
     file = received.files.get(name)
     if file is not None:
         return await file.read()
     if reference is None:
         return None
-    if reference.file_id:
+    if not reference.file_id:
+        return data_url(reference.image_url, f"{name}.image_url")
+    found = await _kept_picture(request, reference.file_id)
+    if found is None:
         raise ApiError(
             404,
             "file_not_found",
-            "This server keeps no files, so there is none with this id; send the picture itself.",
+            "There is no picture with this id; upload one with the purpose 'vision', or name a video of one frame.",
             f"{name}.file_id",
         )
-    return data_url(reference.image_url, f"{name}.image_url")
+    return found
+
+
+async def _kept_picture(request: Request, identifier: str) -> bytes | None:
+    """The caller's file of this id, or his video of a single frame; None for all others."""
+    desk, tenant = desk_of(request), tenant_of(request)
+    file = await desk.read(desk.bundles.file, tenant, identifier)
+    if file is not None:
+        return await desk.read(desk.bundles.content, tenant, identifier) if file.purpose in PICTURES else None
+    job = await desk.read(desk.store.get, tenant, identifier)
+    if job is None or job.status != "completed" or job.order.all_frames != 1:
+        return None
+    try:
+        return await asyncio.to_thread((desk.shelf.attempt(job) / FILES["video"][0]).read_bytes)
+    except FileNotFoundError:  # deleted a moment ago
+        return None
 
 
 @asynccontextmanager

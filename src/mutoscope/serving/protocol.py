@@ -154,7 +154,7 @@ def _one_of_both(schema: dict[str, Any]) -> None:
 
 
 class PictureReference(Strict):
-    """A picture as a data URL. Other URLs are not fetched, and there is no file API."""
+    """A picture as a data URL, or the id of one that was uploaded or made here. Other URLs are not fetched."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_one_of_both)
 
@@ -294,9 +294,9 @@ class CreateCharacter(Strict):
 
 
 class CreateFile(Strict):
-    """POST /v1/files: a file of requests, one JSON object a line, for a batch."""
+    """POST /v1/files: a file of requests, one JSON object a line, for a batch; or a picture for new videos."""
 
-    purpose: Literal["batch"]
+    purpose: Literal["batch", "vision", "user_data"]
 
 
 class CreateBatch(Strict):
@@ -396,7 +396,7 @@ class FileReply(BaseModel):
     bytes: int
     created_at: int
     filename: str
-    purpose: Literal["batch", "batch_output"]
+    purpose: Literal["batch", "batch_output", "vision", "user_data"]
     status: Literal["processed"] = "processed"
 
 

@@ -72,8 +72,8 @@ async def create_video(request: Request) -> Response:
     if asked.storyboard is not None:
         return await _create_storyboard(request, desk, received, asked, order)
     async with Inputs(desk) as inputs:
-        first = await picture(received, asked.input_reference, "input_reference")
-        last = await picture(received, asked.last_frame, "last_frame")
+        first = await picture(request, received, asked.input_reference, "input_reference")
+        last = await picture(request, received, asked.last_frame, "last_frame")
         if first is not None:
             await inputs.add_picture(first, "first.png", "input_reference")
         if last is not None:

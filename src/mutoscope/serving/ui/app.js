@@ -257,7 +257,7 @@ async function show(id) {
   const facts = {
     Model: video.served_by, Size: video.size, Length: `${video.seconds} s, ${video.frames} frames at ${video.fps} per second`,
     "Told to the model": video.expanded_prompt ?? "", Storyboard: video.storyboard?.cards.map(toldCard).join("; ") ?? "",
-    Seed: video.seed, Steps: video.steps, Guidance: video.guidance, Sampler: video.sampler,
+    Seed: video.seed, Steps: video.steps || "", Guidance: video.sampler && video.guidance, Sampler: video.sampler,
     "Not to be seen": video.negative_prompt, Strength: video.strength ?? "", Made: new Date(video.created_at * 1000).toLocaleString(),
     "Made from": parent ? videos.get(parent)?.prompt ?? parent : "", Id: video.id,
   };
@@ -301,7 +301,9 @@ $("copy").onclick = () => attempt(async () => {
 
 function asCode(video) {
   const body = { prompt: video.prompt, size: video.size, seconds: video.seconds };
-  const extra = { seed: video.seed, steps: video.steps, guidance: video.guidance, sampler: video.sampler };
+  const extra = { seed: video.seed };
+  if (video.sampler) // else a backend chose them
+    Object.assign(extra, { steps: video.steps, guidance: video.guidance, sampler: video.sampler });
   const cards = video.storyboard?.cards.map(({ at, prompt, cut }) => ({ at, prompt, ...(cut !== null && { cut }) }));
   if (cards) extra.storyboard = JSON.stringify({ cards }); // forms, which the client sends, know no lists of cards
   if (video.expanded_prompt || video.storyboard?.cards.some((card) => card.expanded_prompt)) extra.expand = true;
@@ -413,8 +415,8 @@ function reuse(video) {
   $("size").value = video.size;
   $("seconds").value = video.seconds;
   $("seed").value = video.seed;
-  $("steps").value = video.steps;
-  $("guidance").value = video.guidance;
+  $("steps").value = video.steps || "";
+  $("guidance").value = video.sampler ? video.guidance : "";
   $("sampler").value = video.sampler;
   $("negative").value = video.negative_prompt;
   $("expand").checked = Boolean(video.expanded_prompt ?? video.storyboard?.cards.some((card) => card.expanded_prompt));
@@ -518,8 +520,8 @@ async function start() {
     const sizes = [[width, height], [width * 1.5, height], [width, height * 1.5], [1280, 720], [720, 1280]];
     sizes.forEach((sides) => offerSize(sides.map((side) => Math.round(side / 16) * 16).join("x")));
     $("seconds").value = state.model.seconds;
-    $("steps").placeholder = state.model.steps;
-    $("guidance").placeholder = state.model.guidance;
+    $("steps").placeholder = state.model.steps || "";
+    $("guidance").placeholder = state.model.sampler && state.model.guidance;
   } catch (error) {
     $("problem").textContent = error.message;
   }
