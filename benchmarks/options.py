@@ -1,18 +1,21 @@
 """What the options of sampling gain in time and cost in likeness, against the exact result, in one run.
 
     python benchmarks/options.py [--models tiny wan] [--steps N] [--rounds N] [--width N] [--depth N] [--tokens N]
-        [--compile] [--threads N]
+        [--compile] [--facts N] [--threads N]
 
 Guidance interval, step cache, both, and (told to) torch.compile of the blocks, for the built-in model and for a
 transformer of Wan's shape with random weights. Every option runs in turn with the exact way, so that other work on the
 machine disturbs both alike: the gain is the median over the rounds of exact time by its time. The PSNR is that of the
-latents. Random weights show what an option costs in time; what it costs in likeness only trained ones can show.
+latents. Random weights show what an option gains in time; what it costs in likeness only trained ones can show. With
+--facts the built-in model also answers N prompts with each option and each kind of guidance, and the oracle says how
+many of their facts hold.
 """
 
 import argparse
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -26,10 +29,15 @@ from mutoscope.diffusion.guidance import Guidance, guide
 from mutoscope.diffusion.process import Process
 from mutoscope.diffusion.sampler import SAMPLERS
 from mutoscope.diffusion.step_cache import StepCache
+from mutoscope.evaluation.examinee import Frames, request_of
+from mutoscope.evaluation.exams import Question
+from mutoscope.evaluation.suite import chosen, examine
 from mutoscope.generation.conditions import Condition
+from mutoscope.generation.generate import generate_many
 from mutoscope.generation.sampling import Branches, Embedded
 from mutoscope.models.dit import DIT_PRESETS, DiT
 from mutoscope.models.umt5 import MAX_TOKENS
+from mutoscope.world.stage import View
 
 PROMPTS = [
     "a red ball rolls to the right",
@@ -172,11 +180,44 @@ def tell(
     print(f"{option.name:>32} {turns[0][1]:>7} {seconds:>7.2f} {gain:>6.2f} {near:>8.1f}", flush=True)
 
 
+ANSWERS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "interval 0.3-1": {"guidance_interval": (0.3, 1.0)},
+    "interval 0.3-0.9": {"guidance_interval": (0.3, 0.9)},
+    "rescale 0.7": {"guidance_rescale": 0.7},
+    "zero-star": {"guidance_kind": "zero-star"},
+    "apg": {"guidance_kind": "apg"},
+    "apg, guidance 8": {"guidance_kind": "apg", "guidance": 8.0},
+    "step cache 0.05": {"step_cache": 0.05},
+    "step cache 0.1": {"step_cache": 0.1},
+    "step cache 0.2": {"step_cache": 0.2},
+}
+
+
+def answered(count: int) -> None:
+    """Shares of prompts whose facts all hold, and of the facts of each kind that hold, for the built-in model."""
+    model = mutoscope.load("tiny")
+    own = model.card.defaults
+    view = View(own.width, own.height, own.frames, own.fps)
+    kinds = ("all", "colour", "shape", "direction")
+    print(
+        f"\nfacts of {count} prompts that hold\n{'option':>32} " + " ".join(f"{kind:>10}" for kind in kinds)
+    )
+    for name, changes in ANSWERS.items():
+
+        def answer(asked: Sequence[Question], changes: dict[str, Any] = changes) -> list[Frames]:
+            requests = [replace(request_of(question), **changes) for question in asked]
+            return [video.frames_THWC for video in generate_many(model, requests)]
+
+        scores = examine(answer, view, chosen("quick", ["P0"], count), seed=0)[0]["P0"]
+        print(f"{name:>32} " + " ".join(f"{scores[kind]:>10.2f}" for kind in kinds), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=["tiny", "wan"], default=["tiny", "wan"])
+    parser.add_argument("--models", nargs="*", choices=["tiny", "wan"], default=["tiny", "wan"])
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=384, help="of Wan's shape, a multiple of 128")
@@ -186,6 +227,9 @@ def main() -> None:
         "--compile", action="store_true", help="also with compiled blocks; needs a C++ compiler"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--facts", type=int, default=0, help="prompts that the built-in model answers, up to 48"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads, fp32")
@@ -193,6 +237,8 @@ def main() -> None:
         for name in options.models:
             subject = built_in() if name == "tiny" else wan(options.width, options.depth, options.tokens)
             report(subject, options.steps, options.rounds, options.compile)
+    if options.facts:
+        answered(options.facts)
 
 
 if __name__ == "__main__":
