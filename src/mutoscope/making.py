@@ -165,7 +165,7 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
         f"{recipe.size}, {recipe.frames} frames at {recipe.fps:g} fps ({recipe.seconds:.1f} s)"
         + (f", made as {width}x{height} with {frames} frames" if made else "")
         + (" and enlarged" if recipe.draft else " and cropped" if made else "")
-        + f"; {recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance:g}, seed {recipe.seed}"
+        + f"; {recipe.steps} steps of {recipe.sampler}, {recipe.manner}, seed {recipe.seed}"
         + (f"; {expected(model, recipe)}" if recipe.task is None else ""),
     )
 

@@ -116,6 +116,15 @@ def test_a_recipe_leads_back_to_itself(tmp_path: Path) -> None:
     assert recipe.image_sha256 is not None
 
 
+def test_what_was_decided_of_guidance_is_told() -> None:
+    assert fill(Request("a ring", guidance=4), Defaults()).manner == "guidance 4"
+    request = Request(
+        "a ring", guidance_kind="apg", guidance_interval=(0.2, 0.9), guidance_rescale=0.7, step_cache=0.05
+    )
+    told = fill(request, Defaults(guidance=6.5)).manner
+    assert told == "guidance 6.5 (apg) from noise 0.9 to 0.2, rescaled by 0.7, step cache 0.05"
+
+
 def test_a_missing_picture_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.png"):
         fill(Request("a ring", image=tmp_path / "none.png"), Defaults())

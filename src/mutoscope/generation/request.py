@@ -208,6 +208,16 @@ class Recipe:
     def size(self) -> str:
         return f"{self.width}x{self.height}"
 
+    @property
+    def manner(self) -> str:
+        """How it is guided and sped up, in words."""
+        low, high = self.guidance_interval
+        words = f"guidance {self.guidance:g}"
+        words += f" ({self.guidance_kind})" if self.guidance_kind != "cfg" else ""
+        words += f" from noise {high:g} to {low:g}" if (low, high) != (0, 1) else ""
+        words += f", rescaled by {self.guidance_rescale:g}" if self.guidance_rescale else ""
+        return words + (f", step cache {self.step_cache:g}" if self.step_cache else "")
+
 
 @dataclass(frozen=True)
 class Grid:
