@@ -36,6 +36,15 @@ def train_judge(config: Config, set_: Set = None, resume: Resume = None) -> None
     print(run(load_config(TrainJudgeConfig, config, set_ or ()), resume))
 
 
+def train_expander(config: Config, set_: Set = None, resume: Resume = None) -> None:
+    """Train the small model that expands prompts to captions of the world."""
+    from mutoscope.config import load_config
+    from mutoscope.training.train_expander import TrainExpanderConfig
+    from mutoscope.training.train_expander import train_expander as run
+
+    print(run(load_config(TrainExpanderConfig, config, set_ or ()), resume))
+
+
 def data_encode(config: Config, set_: Set = None) -> None:
     """Encode clips, from the world or a folder, into a cache of latents."""
     from mutoscope.config import load_config

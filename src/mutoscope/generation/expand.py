@@ -1,48 +1,34 @@
 """Short prompts to captions of the training distribution: what is stated is kept, what is open is filled in.
 
-The facts of a prompt are read (world/reading.py) and completed to a scene that the world could show; the world's
-own captioner words it, and a guard reads the result back: a caption that lost a stated fact is not used.
+The facts of a prompt are read (world/reading.py) and put in plain words, from which a small sequence model writes the
+caption (author.py). A guard reads it back: a caption that lost a stated fact, or tells what nobody asked for, is not
+used. Where none of a few is good, and of pictures and stories, the facts are completed to a scene that the world could
+show, and the world's own captioner words it.
 """
 
-import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mutoscope.generation.stated import Drafts, draft, lost, objects, plainly, relations, render_facts
 from mutoscope.world import words as vocabulary
 from mutoscope.world.captions import Kind, parse, tell
 from mutoscope.world.facts import OPPOSITE, Fact, Thing, Truth
 from mutoscope.world.palette import VISIBLE_ON
 from mutoscope.world.stage import BACKGROUNDS, COLOURS, HATS, SIZES, is_hole
-from mutoscope.world.words import (
-    BACKGROUND_WORDS,
-    CAMERA_WORDS,
-    EYES,
-    MATERIAL_WORDS,
-    NUMBERS,
-    RELATION_WORDS,
-    STYLE_WORDS,
-)
+from mutoscope.world.words import BACKGROUND_WORDS
 
-DRAWS = 40  # captions tried for one that says what is stated and little else
-MATCHED = 5  # things up to which every way of pairing them is tried
+LEARNED: tuple[Kind, ...] = ("medium", "detailed")  # the kinds that the sequence model writes, where it can
+DRAFTS = 4  # captions that it writes for one that the guard lets pass
+DRAWS = 40  # captions of the world tried for one that says what is stated and little else
 CUT = re.compile(r"[\s,.;]*\b(?:shot\s*\d+\b|(?:then\s+)?cut to\b|next shot\b)[\s:,.–-]*", re.IGNORECASE)
 FIRST = re.compile(r"\bshot\s*1\b[\s:,.–-]*", re.IGNORECASE)
 FALLING = re.compile(r"\b(?:fall|drop|plummet|tumbl)", re.IGNORECASE)
 ALOFT = re.compile(r"\b(?:fl(?:y|ies|ew|oat)|glid|drift|hover|hang|in the air|soar)", re.IGNORECASE)
 ROUND = ("ball", "ring")
 PLAIN_MOTIONS = {"left": 1.0, "right": 1.0, "up": 0.8, "down": 0.8, "still": 0.4}
-MOVES = {
-    "left": "moves to the left", "right": "moves to the right", "up": "moves up", "down": "moves down",
-    "still": "stays still", "bounce": "bounces", "enter left": "slides in from the left",
-    "enter right": "slides in from the right", "leave left": "slides out to the left",
-    "leave right": "slides out to the right",
-}  # fmt: skip
-
-Drafts = dict[int, dict[str, list[str]]]
-"""Per object of the prompt, the stated values of each kind of fact."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,8 @@ def expand(prompt: str, seed: int = 0, kind: Kind = "medium", picture: bool = Fa
         return Expansion(prompt, prompt, stated, (), unknown, _notes(drafts, stated, unknown))
     if kind != "detailed" and not unknown and is_caption(prompt, drafts, picture):
         return Expansion(prompt, prompt, stated, (), (), _notes(drafts, stated, ()))
-    text = _best(numbered, stated, drafts or {0: {}}, (kind, picture), rng) or prompt
+    text = None if picture or kind not in LEARNED else written(stated, kind, seed)
+    text = text or _best(numbered, stated, drafts or {0: {}}, (kind, picture), rng) or prompt
     added = lost(parse(text)[0], stated)
     return Expansion(prompt, text, stated, added, unknown, _notes(drafts, stated, unknown))
 
@@ -99,60 +86,60 @@ def split_shots(text: str) -> list[str]:
     return [part.strip(" .,;:") for part in CUT.split(text) if part.strip(" .,;:")]
 
 
-def draft(stated: Iterable[Fact]) -> Drafts:
-    """What is stated of each object, in the order of the prompt."""
-    drafts: Drafts = {}
-    for fact in stated:
-        if fact.subject is not None:
-            drafts.setdefault(fact.subject, {}).setdefault(fact.kind, []).append(fact.value)
-    return drafts
+# --- by the sequence model
 
 
-def lost(stated: Sequence[Fact], told: Sequence[Fact]) -> tuple[Fact, ...]:
-    """The stated facts that `told` does not contain, for the best way to pair the objects of both."""
-    theirs, ours, there = _both_ways(told), _objects(stated), _objects(told)
-    orders: Iterable[Sequence[int]] = (tuple(range(ours)),)
-    if max(ours, there) <= MATCHED:
-        orders = itertools.permutations(range(max(ours, there)), ours)
-    losses = (tuple(fact for fact in stated if not _is_told(fact, order, theirs, there)) for order in orders)
-    return min(losses, key=len)
+def written(stated: Sequence[Fact], kind: Kind, seed: int) -> str | None:
+    """The first caption of the sequence model's that passes the guard; None when none does, or it is not there."""
+    return next((text for text in drafts_of(stated, kind, seed) if fits(text, stated, kind)), None)
 
 
-def _objects(told: Iterable[Fact]) -> int:
-    """The number of objects that the facts are about."""
-    named = [0]
-    for fact in told:
-        if fact.subject is not None:
-            other = fact.value.rsplit(" ", 1)[-1] if fact.kind in ("relation", "event") else ""
-            named += [1 + fact.subject, 1 + int(other) if other.isdigit() else 0]
-    return max(named)
+def drafts_of(stated: Sequence[Fact], kind: Kind, seed: int) -> Iterator[str]:
+    """DRAFTS captions by the sequence model; none of what plain words cannot say."""
+    from mutoscope.generation.author import shipped  # reads its weights when they are first needed
+
+    source = plainly(stated)
+    author = shipped() if source else None
+    if source and author:
+        yield from (author.write(source, kind, (seed, draw)) for draw in range(DRAFTS))
 
 
-def _both_ways(told: Iterable[Fact]) -> set[Fact]:
-    """The facts, and each relation from the other side too."""
-    found = set(told)
-    for fact in told:
-        if fact.kind == "relation":
-            word, other = fact.value.rsplit(" ", 1)
-            found.add(Fact("relation", int(other), f"{OPPOSITE[word]} {fact.subject}"))
-    return found
+def fits(text: str, stated: Sequence[Fact], kind: Kind) -> bool:
+    """The guard: whether a caption states what is stated, of as many things, and beyond it only what was left open.
+
+    A medium one may add colours and ways to move, and a place where one of these was open; a detailed one also sizes
+    and the number of things. Nothing is told twice in two ways, and what is added can be seen before its background.
+    """
+    said, unknown = parse(text)
+    counts = [int(fact.value) for fact in stated if fact.kind == "count"]
+    if not said or unknown or lost(stated, said) or objects(said) != max(objects(stated), *counts, 0):
+        return False
+    drafts, added = draft(stated), lost(said, stated)
+    open_kinds = {"colour", "direction"} if kind != "detailed" else {"colour", "direction", "size", "count"}
+    if kind == "detailed" or _vague(drafts, picture=False):
+        open_kinds.add("background")
+    if _repeats(said) > _repeats(stated) or any(fact.kind not in open_kinds for fact in added):
+        return False
+    return _visible(said, {fact.kind for fact in added}) and _true_count(said)
 
 
-def _is_told(fact: Fact, order: Sequence[int], told: set[Fact], there: int) -> bool:
-    if fact.kind == "count":
-        return fact in told or there == int(fact.value)
-    if fact.subject is None:
-        return fact in told
-    subject, value = order[fact.subject], fact.value
-    if fact.kind == "hat":
-        hats = [
-            set(other.value.split()) for other in told if other.kind == "hat" and other.subject == subject
-        ]
-        return any(set(value.split()) - set(SIZES) <= hat for hat in hats)
-    if fact.kind == "relation" or value.startswith("collide"):
-        words, other_one = value.rsplit(" ", 1)
-        value = f"{words} {order[int(other_one)]}"
-    return Fact(fact.kind, subject, value) in told
+def _repeats(told: Sequence[Fact]) -> int:
+    """How often something is told once more, in another way: two directions of one thing, two backgrounds."""
+    single = ("colour", "direction", "background", "size", "camera", "style", "count")
+    slots = [(fact.kind, fact.subject) for fact in told if fact.kind in single]
+    return len(slots) - len(set(slots))
+
+
+def _visible(said: Sequence[Fact], added: set[str]) -> bool:
+    """Whether the colours stand out before the background, if the caption chose one of them itself."""
+    places = [fact.value for fact in said if fact.kind == "background"]
+    colours = {fact.value for fact in said if fact.kind == "colour"}
+    return not added & {"colour", "background"} or all(colours <= set(VISIBLE_ON[place]) for place in places)
+
+
+def _true_count(said: Sequence[Fact]) -> bool:
+    """Whether there are as many things as the caption says."""
+    return all(int(fact.value) == objects(said) for fact in said if fact.kind == "count")
 
 
 # --- what is open
@@ -197,7 +184,7 @@ def is_caption(prompt: str, drafts: Drafts, picture: bool) -> bool:
 def _vague(drafts: Drafts, picture: bool) -> bool:
     """Whether an object has no colour, or neither a motion nor a place beside another."""
     moves = {"direction", "event", "relation"}
-    beside = {j for _, _, j in _relations(drafts)}
+    beside = {j for _, _, j in relations(drafts)}
     return not drafts or any(
         "colour" not in each or not (picture or moves & each.keys() or index in beside)
         for index, each in drafts.items()
@@ -280,7 +267,7 @@ def complete(
         things.append(_thing(index, drafts, things, (background, camera), moods, rng))
     if picture:
         things = [replace(thing, manner="picture", direction="") for thing in things]
-    told = Truth(background, style, tuple(things), tuple(_relations(drafts)), camera)
+    told = Truth(background, style, tuple(things), tuple(relations(drafts)), camera)
     if not clip["shots"]:
         return told
     return replace(told, shots=_shots(prompt, told, rng))
@@ -326,13 +313,8 @@ def _related(index: int, drafts: Drafts) -> list[str]:
     """The relations of an object, from its own side: "behind 1"."""
     return [
         *drafts[index].get("relation", ()),
-        *(f"{OPPOSITE[word]} {i}" for i, word, j in _relations(drafts) if j == index),
+        *(f"{OPPOSITE[word]} {i}" for i, word, j in relations(drafts) if j == index),
     ]
-
-
-def _relations(drafts: Drafts) -> list[tuple[int, str, int]]:
-    pairs = ((i, value.rsplit(" ", 1)) for i, each in drafts.items() for value in each.get("relation", ()))
-    return [(i, word, int(other)) for i, (word, other) in pairs]
 
 
 def _direction(index: int, drafts: Drafts, camera: str, shape: str, rng: np.random.Generator) -> str:
@@ -421,54 +403,6 @@ def _shots(prompt: str, told: Truth, rng: np.random.Generator) -> tuple[Truth, .
 
 
 VISIBLE_PLACES = {colour: [name for name in BACKGROUNDS if colour in VISIBLE_ON[name]] for colour in COLOURS}
-
-
-# --- plain words
-
-
-def render_facts(stated: Sequence[Fact], told: Truth) -> str:
-    """Every stated fact in canonical words, one after the other; nouns and colours from the completed truth."""
-    drafts = draft(stated)
-    nouns = [
-        " ".join(filter(None, (_stated(drafts, i, "size"), thing.colour, _wooden(drafts, i), thing.shape)))
-        for i, thing in enumerate(told.things)
-    ]
-    sentences = []
-    for i, thing in enumerate(told.things):
-        mine = drafts.get(i, {})
-        moves = [
-            MOVES[value] for value in (*mine.get("direction", ()), *mine.get("event", ())) if value in MOVES
-        ]
-        face = ""
-        if thing.hat is not None:
-            face = f" with a {thing.hat[1]} {thing.hat[0]} hat and {EYES[thing.eyes]}"
-        sentences.append(f"a {nouns[i]}{face} {' and '.join(moves)}".rstrip())
-    for i, word, j in _relations(drafts):
-        if max(i, j) < len(nouns):  # the world holds so many things, a prompt may name more
-            sentences.append(f"the {nouns[i]} is {RELATION_WORDS[word][0]} the {nouns[j]}")
-    for i, each in drafts.items():
-        struck = [int(event.split()[1]) for event in each.get("event", ()) if event.startswith("collide")]
-        sentences += [f"the {nouns[i]} hits the {nouns[j]}" for j in struck if i < j < len(nouns)]
-    for fact in stated:
-        match fact.kind:
-            case "background":
-                sentences.append(f"the scene is set {BACKGROUND_WORDS[fact.value][0]}")
-            case "camera":
-                sentences.append(CAMERA_WORDS[fact.value][0])
-            case "style":
-                sentences.append(STYLE_WORDS[fact.value][0])
-            case "count" if int(fact.value) in NUMBERS:
-                sentences.append(f"there are {NUMBERS[int(fact.value)][0]} in the picture")
-    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
-
-
-def _stated(drafts: Drafts, index: int, kind: str) -> str:
-    return drafts.get(index, {}).get(kind, [""])[0]
-
-
-def _wooden(drafts: Drafts, index: int) -> str:
-    material = _stated(drafts, index, "material")
-    return MATERIAL_WORDS[material][0] if material else ""
 
 
 def _notes(drafts: Drafts, stated: Sequence[Fact], unknown: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from mutoscope.chat import check_address, connect, jpeg_url
 from mutoscope.errors import InputError
-from mutoscope.generation.expand import lost
+from mutoscope.generation.stated import lost
 from mutoscope.world.captions import parse
 from mutoscope.world.stage import COLOURS, SHAPES, SIZES
 from mutoscope.world.words import BACKGROUND_WORDS, CAMERA_WORDS, STYLE_WORDS

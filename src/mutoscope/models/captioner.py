@@ -31,11 +31,11 @@ PENALTY = 0.7  # beams are compared by log-probability / tokens ** PENALTY (Wu e
 
 
 @dataclass(frozen=True)
-class CaptionerConfig:
-    """Sizes of a captioner.
+class WriterConfig:
+    """Sizes of what reads something and writes a caption.
 
-    channels: of the latent. patch: latent frames, rows, columns of one token. vocab: of the tokenizer; the kinds and
-    the end of a caption have rows of their own. max_tokens: a caption ends there. theta: as in the DiT.
+    vocab: of the tokenizer; the kinds and the end of a caption have rows of their own. max_tokens: a caption ends
+    there. theta: as in the DiT.
     """
 
     width: int = 144
@@ -44,9 +44,15 @@ class CaptionerConfig:
     decoder_depth: int = 3
     vocab: int = 1024
     max_tokens: int = 192
+    theta: float = 100.0
+
+
+@dataclass(frozen=True)
+class CaptionerConfig(WriterConfig):
+    """Sizes of a captioner. channels: of the latent. patch: latent frames, rows, columns of one token."""
+
     channels: int = 16
     patch: tuple[int, int, int] = (1, 2, 2)
-    theta: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -115,22 +121,17 @@ class DecoderBlock(nn.Module):
         return out_SD
 
 
-class Captioner(nn.Module):
-    """Latents to the logits of captions. Ids from `vocab` on: the three kinds, then the end of a caption."""
+class Writer(nn.Module):
+    """A causal decoder of captions. Ids from `vocab` on: the three kinds, then the end of a caption.
 
-    def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__()
-        self.config = config
-        width, values = config.width, config.channels * math.prod(config.patch)
-        block = TextConfig(width=width, heads=config.heads)
-        self.look_in = nn.Linear(values + COORDINATES, width)
-        self.encoder = nn.ModuleList(TextBlock(block) for _ in range(config.encoder_depth))
-        self.seen_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.embed = nn.Embedding(config.vocab + len(LENGTHS) + 1, width)  # also what logits are made with
-        self.decoder = nn.ModuleList(DecoderBlock(width, config.heads) for _ in range(config.decoder_depth))
-        self.norm = nn.LayerNorm(width, eps=EPSILON)
-        xavier_init(self)
-        nn.init.normal_(self.embed.weight, std=width**-0.5)
+    Whoever inherits it makes the modules and says with `see` what is read. (They are made there, because the order in
+    which modules are made decides their first weights.)
+    """
+
+    config: WriterConfig
+    embed: nn.Embedding  # also what logits are made with
+    decoder: nn.ModuleList
+    norm: nn.LayerNorm
 
     @property
     def end(self) -> int:
@@ -141,30 +142,13 @@ class Captioner(nn.Module):
         """The id that begins a caption of a kind."""
         return self.config.vocab + LENGTHS.index(kind)
 
-    def see(self, latent_BCTHW: Tensor) -> Seen:
-        """Read clips of one size. Raises InputError when they do not fit the patch or the channels."""
-        p, q, r = self.config.patch
-        batch, channels, *extent = latent_BCTHW.shape
-        if channels != self.config.channels or any(n % m for n, m in zip(extent, self.config.patch)):
-            raise InputError(
-                f"A latent of {tuple(latent_BCTHW.shape)} does not fit this captioner: it takes "
-                f"{self.config.channels} channels and multiples of {self.config.patch} in T, H, W."
-            )
-        pattern = "b c (t p) (h q) (w r) -> b t h w (p q r c)"
-        patches = rearrange(latent_BCTHW.to(self.look_in.weight.dtype), pattern, p=p, q=q, r=r)
-        grid = patches.shape[1:4]
-        where = coordinates(grid, patches.device).to(patches.dtype).expand(batch, -1, -1, -1, -1)
-        x_SD = self.look_in(torch.cat((patches, where), -1)).flatten(0, 3)
-        layout = Layout(((batch, math.prod(grid)),), (None,))
-        rope = self._rope([axis - (len(axis) - 1) / 2 for axis in axes(grid, patches.device)])
-        for block in self.encoder:
-            x_SD = block(x_SD, layout, rope)
-        y_SD = self.seen_norm(x_SD)
-        return Seen(tuple(block.cross.keys_values(y_SD) for block in self._blocks), layout)
+    def see(self, source: Tensor) -> Seen:
+        """Read what the captions are to be of."""
+        raise NotImplementedError
 
-    def forward(self, latent_BCTHW: Tensor, ids_BL: Tensor) -> Tensor:
+    def forward(self, source: Tensor, ids_BL: Tensor) -> Tensor:
         """Logits (B, L, ids) of the token after each of `ids_BL`, whose first is a kind. Padding goes last."""
-        seen, (batch, length) = self.see(latent_BCTHW), ids_BL.shape
+        seen, (batch, length) = self.see(source), ids_BL.shape
         causal = torch.ones(length, length, dtype=torch.bool, device=ids_BL.device).tril()[None, None]
         layout = Layout(((batch, length),), (causal,))
         rope = self._rope([torch.arange(length, device=ids_BL.device)])
@@ -193,6 +177,50 @@ class Captioner(nn.Module):
 
     def _logits(self, x_SD: Tensor) -> Tensor:
         return nn.functional.linear(self.norm(x_SD), self.embed.weight)
+
+
+class Captioner(Writer):
+    """Latents to the logits of captions."""
+
+    config: CaptionerConfig
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, values = config.width, config.channels * math.prod(config.patch)
+        block = TextConfig(width=width, heads=config.heads)
+        self.look_in = nn.Linear(values + COORDINATES, width)
+        self.encoder = nn.ModuleList(TextBlock(block) for _ in range(config.encoder_depth))
+        self.seen_norm = nn.LayerNorm(width, eps=EPSILON)
+        self.embed = nn.Embedding(config.vocab + len(LENGTHS) + 1, width)
+        self.decoder = nn.ModuleList(DecoderBlock(width, config.heads) for _ in range(config.decoder_depth))
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        xavier_init(self)
+        nn.init.normal_(self.embed.weight, std=width**-0.5)
+
+    def see(self, source: Tensor) -> Seen:
+        """Read the latents (B, C, T, H, W) of clips of one size.
+
+        Raises InputError when they do not fit the patch or the channels.
+        """
+        p, q, r = self.config.patch
+        batch, channels, *extent = source.shape
+        if channels != self.config.channels or any(n % m for n, m in zip(extent, self.config.patch)):
+            raise InputError(
+                f"A latent of {tuple(source.shape)} does not fit this captioner: it takes "
+                f"{self.config.channels} channels and multiples of {self.config.patch} in T, H, W."
+            )
+        pattern = "b c (t p) (h q) (w r) -> b t h w (p q r c)"
+        patches = rearrange(source.to(self.look_in.weight.dtype), pattern, p=p, q=q, r=r)
+        grid = patches.shape[1:4]
+        where = coordinates(grid, patches.device).to(patches.dtype).expand(batch, -1, -1, -1, -1)
+        x_SD = self.look_in(torch.cat((patches, where), -1)).flatten(0, 3)
+        layout = Layout(((batch, math.prod(grid)),), (None,))
+        rope = self._rope([axis - (len(axis) - 1) / 2 for axis in axes(grid, patches.device)])
+        for block in self.encoder:
+            x_SD = block(x_SD, layout, rope)
+        y_SD = self.seen_norm(x_SD)
+        return Seen(tuple(block.cross.keys_values(y_SD) for block in self._blocks), layout)
 
 
 def axes(grid: Sequence[int], device: torch.device) -> list[Tensor]:
@@ -245,14 +273,21 @@ class Narrator:
 
     def tokens(self, captions: Sequence[str], kinds: Sequence[Length]) -> Tensor:
         """Ids (B, L) of captions with their kind before and the end behind them, PAD after that."""
-        encoded = self.tokenizer.encode_batch(list(captions), add_special_tokens=False)
-        room, end = self.captioner.config.max_tokens, self.captioner.end
-        rows = [
-            [self.captioner.start(kind), *encoding.ids[:room], *([end] if len(encoding.ids) < room else [])]
-            for kind, encoding in zip(kinds, encoded, strict=True)
-        ]
-        longest = max(map(len, rows))
-        return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
+        return token_rows(self.tokenizer, self.captioner, captions, kinds)
+
+
+def token_rows(
+    tokenizer: Tokenizer, writer: Writer, captions: Sequence[str], kinds: Sequence[Length]
+) -> Tensor:
+    """Ids (B, L) of captions with their kind before and the end behind them, PAD after that."""
+    encoded = tokenizer.encode_batch(list(captions), add_special_tokens=False)
+    room, end = writer.config.max_tokens, writer.end
+    rows = [
+        [writer.start(kind), *encoding.ids[:room], *([end] if len(encoding.ids) < room else [])]
+        for kind, encoding in zip(kinds, encoded, strict=True)
+    ]
+    longest = max(map(len, rows))
+    return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
 
 def sentences(text: str) -> str:
@@ -262,14 +297,14 @@ def sentences(text: str) -> str:
 
 @torch.inference_mode()
 def write(
-    captioner: Captioner,
-    latent_BCTHW: Tensor,
+    writer: Writer,
+    source: Tensor,
     kind: Length = "detailed",
     beams: int = 1,
     seeds: Sequence[int] | None = None,
     temperature: float = 0.7,
 ) -> list[list[int]]:
-    """Ids of one caption per clip, without kind and end.
+    """Ids of one caption per clip (or of whatever the writer reads), without kind and end.
 
     beams: 1 takes the likeliest token each time, more keep as many candidates (beam search). seeds: one per clip; then
     tokens are drawn at `temperature` instead, so that wording and order vary; a clip's draw does not depend on the
@@ -277,17 +312,17 @@ def write(
     """
     if beams < 1 or (seeds is not None and beams > 1):
         raise InputError(f"beams is {beams}: give 1 or more, and 1 when captions are drawn with seeds.")
-    clips, device = len(latent_BCTHW), latent_BCTHW.device
-    seen, past = captioner.see(latent_BCTHW), Past()
+    clips, device = len(source), source.device
+    seen, past = writer.see(source), Past()
     draws = [torch.Generator().manual_seed(seed) for seed in seeds or ()]
-    ids_R = torch.full((clips * beams,), captioner.start(kind), device=device)
+    ids_R = torch.full((clips * beams,), writer.start(kind), device=device)
     texts_RL = ids_R.new_empty(clips * beams, 0)
     score_BK = torch.full((clips, beams), -torch.inf, device=device)
     score_BK[:, 0] = 0  # the first step chooses among the continuations of one candidate
     done_R = torch.zeros(clips * beams, dtype=torch.bool, device=device)
     first_B1 = torch.arange(clips, device=device)[:, None] * beams
-    for position in range(captioner.config.max_tokens):
-        chance_RV = _chances(captioner, captioner.next(ids_R, position, past, seen), done_R)
+    for position in range(writer.config.max_tokens):
+        chance_RV = _chances(writer, writer.next(ids_R, position, past, seen), done_R)
         if draws:
             chance_RV = chance_RV / temperature + _gumbel(draws, chance_RV.shape[1]).to(device)
         total_BKV = score_BK[..., None] * (not draws) + chance_RV.view(clips, beams, -1)
@@ -297,21 +332,21 @@ def write(
         if beams > 1:
             past.follow(parent_R)
         texts_RL = torch.cat((texts_RL[parent_R], ids_R[:, None]), 1)
-        done_R = done_R[parent_R] | (ids_R == captioner.end)
+        done_R = done_R[parent_R] | (ids_R == writer.end)
         if done_R.all():
             break
-    length_BK = (texts_RL != captioner.end).sum(1).view(clips, beams) + 1
+    length_BK = (texts_RL != writer.end).sum(1).view(clips, beams) + 1
     best_B1 = first_B1 + (score_BK / length_BK**PENALTY).argmax(1, keepdim=True)
-    return [[i for i in row if i != captioner.end] for row in texts_RL[best_B1.flatten()].tolist()]
+    return [[i for i in row if i != writer.end] for row in texts_RL[best_B1.flatten()].tolist()]
 
 
-def _chances(captioner: Captioner, logits_RV: Tensor, done_R: Tensor) -> Tensor:
+def _chances(writer: Writer, logits_RV: Tensor, done_R: Tensor) -> Tensor:
     """Log-probabilities of the next token; nothing but the end follows an end, and no kind or padding ever comes."""
     logits_RV = logits_RV.float()
-    logits_RV[:, [PAD, *map(captioner.start, LENGTHS)]] = -torch.inf
+    logits_RV[:, [PAD, *map(writer.start, LENGTHS)]] = -torch.inf
     chance_RV = logits_RV.log_softmax(-1)
     chance_RV[done_R] = -torch.inf
-    chance_RV[done_R, captioner.end] = 0
+    chance_RV[done_R, writer.end] = 0
     return chance_RV
 
 

@@ -1,0 +1,397 @@
+"""Train the expander on captions of the world, which it learns to write from a part of what they say.
+
+The loop is `train_expander`. As in `train_captioner`, a step depends on nothing but the weights, the optimisers and its
+number, so that a run killed at any moment and resumed gives the same weights as one left alone, bit for bit.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import math
+import platform
+import time
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save as to_safetensors
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mutoscope.config import to_dict, write_json
+from mutoscope.errors import InputError
+from mutoscope.evaluation.caption_facts import FRESH
+from mutoscope.files import write_atomically
+from mutoscope.generation.author import RECORD, TOKENIZER, WEIGHTS, Author, Sizes
+from mutoscope.generation.expand import USUAL, fits
+from mutoscope.generation.stated import plainly
+from mutoscope.models.captioner import Length, token_rows
+from mutoscope.models.expander import Expander, ExpanderConfig, source_rows
+from mutoscope.models.text import PAD
+from mutoscope.training.monitor import plot_losses
+from mutoscope.training.optimizer import (
+    OptimizerConfig,
+    build_optimizers,
+    clip_gradients,
+    set_learning_rate,
+)
+from mutoscope.training.state import (
+    EMA,
+    TRY_AGAIN,
+    Progress,
+    RunLog,
+    StopSignal,
+    checkpoint_to_resume,
+    claimed,
+    clock,
+    load_checkpoint,
+    refuse_changes,
+    require_space,
+    save_checkpoint,
+    say,
+    sweep,
+    writing,
+)
+from mutoscope.training.train_dit import due
+from mutoscope.weights.store import BUILT_IN
+from mutoscope.world.captions import Fact, caption, parse, tell, truth
+from mutoscope.world.facts import Truth
+from mutoscope.world.scene import EVERYTHING, SceneMix, View, sample_scene
+
+VIEW = View(64, 64, 17)  # clips of the built-in model
+TELLINGS = 6  # of a medium caption, of which the one in the most usual words is learned
+OPEN = {"detailed": ("colour", "direction", "background", "size", "count"), "medium": ("colour", "direction")}
+
+
+@dataclass(frozen=True)
+class TrainExpanderConfig:
+    """One run. out: its folder. tokenizer: of the built-in model's folder of that name.
+
+    expander: sizes of the network. kinds: weights of the kinds of caption that it learns to write. mix: the world.
+    scenes: how many it is taught from. Lengths of time are in steps unless they say otherwise; 0 turns a thing off.
+    """
+
+    out: str
+    tokenizer: str = "tiny"
+    expander: ExpanderConfig = field(default_factory=ExpanderConfig)
+    kinds: dict[Literal["medium", "detailed"], float] = field(
+        default_factory=lambda: {"detailed": 0.6, "medium": 0.4}
+    )
+    mix: SceneMix = field(default_factory=lambda: EVERYTHING)
+    scenes: int = 1_000_000
+    prompts: int = 32  # in a step
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ema: float = 0.995
+    seed: int = 0
+    threads: int = 0  # of torch; 0 leaves its choice
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every: int = 200
+    checkpoint_minutes: float = 10.0
+    keep: int = 2
+    validate_every: int = 500
+    validation_prompts: int = 64
+    report_prompts: int = 200  # fresh ones in the final report
+
+    def __post_init__(self) -> None:
+        if not self.kinds or min(self.kinds.values()) < 0 or sum(self.kinds.values()) <= 0:
+            raise InputError("kinds must be weights of 0 or more, not all 0.")
+        if min(self.prompts, self.keep, self.validation_prompts) < 1 or not 1 <= self.scenes < 2**40:
+            raise InputError(
+                "prompts, keep, validation_prompts and scenes must be at least 1, scenes below 2**40."
+            )
+        for name in ("threads", "checkpoint_every", "validate_every", "report_prompts"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be 0 (off) or more.")
+
+
+# What may differ between a run and its continuation: it changes no weight.
+FREE = {
+    "out",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep",
+    "validate_every",
+    "validation_prompts",
+    "report_prompts",
+}
+
+
+class Lesson(NamedTuple):
+    """A caption, and a part of what it states in plain words."""
+
+    source: str
+    caption: str
+
+
+def lesson(config: TrainExpanderConfig, kind: Length, seed: int, rng: np.random.Generator) -> Lesson:
+    """One of a scene from `seed` on: nothing to be seen, and stories, are passed over."""
+    while True:
+        told = truth(sample_scene(seed, config.mix), VIEW)
+        if told.things and not told.shots:
+            text = worded(told, kind, rng)
+            source = plainly(part(parse(text)[0], kind, rng)) or plainly(parse(text)[0])
+            if source:
+                return Lesson(source, text)
+        seed += 1
+
+
+def worded(told: Truth, kind: Length, rng: np.random.Generator) -> str:
+    """A caption of the kind; in place of a medium one the most usual of a few short and medium ones.
+
+    That is what the generator understands best, and how `expand` chooses among captions of the world.
+    """
+    if kind == "detailed":
+        return tell(told, kind, rng)
+    texts = [tell(told, ("short", "medium")[i % 2], rng) for i in rng.permutation(TELLINGS)]
+    return min(texts, key=lambda text: len(set(text.lower().replace(",", " ").split()) - USUAL))
+
+
+def part(said: tuple[Fact, ...], kind: Length, rng: np.random.Generator) -> list[Fact]:
+    """What of a caption is asked for; the rest is what the expander may add.
+
+    Of a medium caption often all; the background is left open only beside something else (see `expand.fits`).
+    """
+    chance = rng.random() if kind == "detailed" or rng.random() < 0.6 else 0.0
+    kept = [fact for fact in said if fact.kind not in OPEN[kind] or rng.random() >= chance]
+    if kind == "medium" and len(kept) < len(said) and rng.random() < 0.6:
+        kept = [fact for fact in kept if fact.kind != "background"]
+    return kept
+
+
+def lessons(config: TrainExpanderConfig, step: int) -> tuple[Length, list[Lesson]]:
+    """The kind and the lessons of a step: a pure function of seed and step."""
+    rng = np.random.default_rng((config.seed, 1, step))
+    weights = np.array(list(config.kinds.values()), float)
+    # One kind in a step: a medium caption beside a detailed one would be padded to its length.
+    kind = list(config.kinds)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+    first = config.seed << 41
+    return kind, [
+        lesson(config, kind, first + int(scene), rng)
+        for scene in rng.integers(config.scenes, size=config.prompts)
+    ]
+
+
+@dataclass
+class Run:
+    """All that the loop works with."""
+
+    config: TrainExpanderConfig
+    folder: Path
+    tokenizer: Tokenizer
+    expander: Expander
+    optimizers: list[Optimizer]
+    ema: EMA
+    log: RunLog
+    step: int  # steps done
+    seconds: float  # spent in earlier sittings
+    progress: Progress
+
+    def close(self) -> None:
+        self.log.close()
+        self.progress.close()
+
+
+def train_expander(config: TrainExpanderConfig, resume: str | None = None) -> Path:
+    """Train, and return the folder `out`/model, which is what ships as weights/expander.
+
+    resume: None begins a new run, "auto" continues one if there is one, anything else is a checkpoint folder. Raises
+    InputError for a config that cannot work, FloatingPointError before the update that a NaN or Inf would spoil,
+    SystemExit(75) after a signal, with a checkpoint saved.
+    """
+    folder, steps = Path(config.out), config.optimizer.steps
+    with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
+        optimizers, began = run.optimizers, time.monotonic()
+        saved_at = began
+        while run.step < steps:
+            step = run.step + 1
+            kind, taught = lessons(config, step)
+            loss = expansion_loss(run, taught, kind)
+            torch.autograd.backward([loss])
+            factor = set_learning_rate(optimizers, step, config.optimizer)
+            norm = clip_gradients(optimizers, config.optimizer.clip)
+            if not math.isfinite(loss.item() + norm):
+                raise FloatingPointError(
+                    f"step {step}: loss {loss.item()}, gradient norm {norm}; stopped before the update; try a "
+                    "lower learning rate."
+                )
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            run.ema.update()
+            run.step = step
+            run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
+            run.progress.update(step, f"loss {loss.item():.4f}")
+            last = step == steps
+            if last or due(config.validate_every, step):
+                run.log.write(step, **validate(run))
+                with writing("the plot", folder):
+                    plot_losses(run.log.records()).save(folder / "loss.png")
+            minutes = (time.monotonic() - saved_at) / 60
+            pressing = minutes > config.checkpoint_minutes
+            if last or stop.requested or pressing or due(config.checkpoint_every, step):
+                save(run, run.seconds + time.monotonic() - began)
+                saved_at = time.monotonic()
+            if stop.requested and not last:
+                say(f"stopped after step {step}: continue with --resume auto.")
+                raise SystemExit(TRY_AGAIN)
+        return finish(run, run.seconds + time.monotonic() - began)
+
+
+def expansion_loss(run: Run, taught: list[Lesson], kind: Length) -> Tensor:
+    """Mean cross-entropy of each next token, in nats."""
+    source_BL = source_rows(run.tokenizer, [one.source for one in taught])
+    ids_BL = token_rows(run.tokenizer, run.expander, [one.caption for one in taught], [kind] * len(taught))
+    with torch.autocast("cpu", torch.bfloat16, enabled=run.config.precision == "bf16"):
+        logits_BLV = run.expander(source_BL, ids_BL[:, :-1])
+    return F.cross_entropy(logits_BLV.float().flatten(0, 1), ids_BL[:, 1:].flatten(), ignore_index=PAD)
+
+
+# --- beginning
+
+
+def begin(config: TrainExpanderConfig, folder: Path, resume: str | None) -> Run:
+    """Build everything, fresh or from a checkpoint."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    sweep(folder / "checkpoints")
+    found = checkpoint_to_resume(folder / "checkpoints", resume)
+    parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
+    if found:
+        refuse_changes(meta["config"], to_dict(config), FREE, found)
+    tokenizer = Tokenizer.from_str(meta["tokenizer"]) if found else built_in_tokenizer(config.tokenizer)
+    expander = Expander(replace(config.expander, vocab=tokenizer.get_vocab_size()))
+    modules = {"expander": expander}
+    muon = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    optimizers = build_optimizers(modules, config.optimizer, muon)
+    ema = EMA(modules, config.ema)
+    if found:
+        expander.load_state_dict(parts["expander"])
+        for i, optimizer in enumerate(optimizers):
+            optimizer.load_state_dict(parts[f"optimizer{i}"])
+        ema.load_state_dict(parts["ema"])
+        say(f"resuming from step {meta['step']}.")
+    weights = sum(parameter.numel() for parameter in expander.parameters())
+    require_space(folder, 16 * weights * (config.keep + 1))  # weights, averages, two optimiser states, fp32
+    write_json(folder / "config.json", config)
+    say(f"{weights / 1e6:.2f} M parameters.")
+    return Run(
+        config=config,
+        folder=folder,
+        tokenizer=tokenizer,
+        expander=expander,
+        optimizers=optimizers,
+        ema=ema,
+        log=RunLog(folder, "log.jsonl", meta["step"]),
+        step=meta["step"],
+        seconds=meta["seconds"],
+        progress=Progress("train expander", config.optimizer.steps, meta["step"]),
+    )
+
+
+def built_in_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a built-in model. Raises InputError when there is no such model."""
+    path = BUILT_IN / name / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"tokenizer {name!r} is that of no built-in model: choose tiny.")
+    return Tokenizer.from_file(str(path))
+
+
+# --- pauses: validation, checkpoints, the end
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, float]:
+    """Of the averaged weights on fresh scenes: {"val detailed": loss, "kept detailed": first draws that pass}."""
+    config, found = run.config, {}
+    with run.ema.applied():
+        author = author_of(run)
+        for kind in config.kinds:
+            fresh = fresh_lessons(config, kind, config.validation_prompts)
+            found[f"val {kind}"] = expansion_loss(run, fresh, kind).item()
+            found[f"kept {kind}"] = passing(author, fresh, kind)
+    return found
+
+
+def fresh_lessons(config: TrainExpanderConfig, kind: Length, count: int) -> list[Lesson]:
+    """Lessons of scenes that no training draws."""
+    rng = np.random.default_rng((config.seed, 2))
+    return [lesson(config, kind, FRESH + 1000 * i, rng) for i in range(count)]
+
+
+def passing(author: Author, fresh: list[Lesson], kind: Length) -> float:
+    """The share of prompts whose first draw the guard lets pass."""
+    stated = [parse(one.source)[0] for one in fresh]
+    texts = [author.write(one.source, kind, (0, i)) for i, one in enumerate(fresh)]
+    return float(np.mean([fits(text, facts, kind) for text, facts in zip(texts, stated, strict=True)]))
+
+
+def author_of(run: Run) -> Author:
+    """What `expand` would read, from the weights as they are now."""
+    sizes = Sizes(**to_dict(run.expander.config))
+    weights = {name: tensor.half().numpy() for name, tensor in run.expander.state_dict().items()}
+    return Author(weights, sizes, run.tokenizer)
+
+
+def save(run: Run, seconds: float) -> Path:
+    """A checkpoint of everything that the next step depends on."""
+    run.log.sync()
+    parts = {"expander": run.expander.state_dict(), "ema": run.ema.state_dict()}
+    parts |= {f"optimizer{i}": optimizer.state_dict() for i, optimizer in enumerate(run.optimizers)}
+    meta = {
+        "step": run.step,
+        "seconds": seconds,
+        "config": to_dict(run.config),
+        "tokenizer": run.tokenizer.to_str(),
+    }
+    return save_checkpoint(run.folder / "checkpoints", run.step, parts, meta, run.config.keep)
+
+
+def finish(run: Run, seconds: float) -> Path:
+    """Write the averaged weights, in 16 bits, with their report: how many prompts the first draw serves."""
+    config, folder = run.config, run.folder / "model"
+    folder.mkdir(exist_ok=True)
+    report: dict[str, Any] = {}
+    with run.ema.applied():
+        author = author_of(run)
+        for kind in config.kinds if config.report_prompts else ():
+            report[kind] = passing(author, short_prompts(config.report_prompts), kind)
+        state = {name: tensor.half().contiguous() for name, tensor in run.expander.state_dict().items()}
+    data = to_safetensors(state)
+    write_atomically(folder / WEIGHTS, data)
+    write_atomically(folder / TOKENIZER, run.tokenizer.to_str(pretty=True).encode())
+    training = {
+        "config": to_dict(config),
+        "steps": run.step,
+        "seconds": round(seconds),
+        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+        "first draw passes": report,
+    }
+    record = {
+        "config": to_dict(run.expander.config),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "training": training,
+    }
+    write_json(folder / RECORD, record)
+    say(f"{folder}: {run.step} steps in {clock(seconds)}; first draws that pass: {report}.")
+    return folder
+
+
+def short_prompts(count: int) -> list[Lesson]:
+    """Short captions of fresh scenes, as someone might type them."""
+    found: list[Lesson] = []
+    seed = FRESH + 500
+    while len(found) < count:
+        prompt = caption(sample_scene(seed, EVERYTHING), VIEW, "short", 0)
+        if source := plainly(parse(prompt)[0]):
+            found.append(Lesson(source, prompt))
+        seed += 1000
+    return found
