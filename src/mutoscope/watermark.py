@@ -16,11 +16,14 @@ The mark is no proof: whoever reads this file can write one, or rub it out. It t
 metadata are gone; the signed manifest (serving/provenance.py) is the proof.
 """
 
+import hashlib
+import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -128,6 +131,11 @@ def find(frames_THWC: np.ndarray, fps: float) -> Mark | None:
 def number_of(digest: bytes) -> int:
     """The number for something with a digest: its first 32 bits."""
     return int.from_bytes(digest[: NUMBER_BITS // 8])
+
+
+def number_of_record(record: Mapping[str, Any]) -> int:
+    """The number for the record inside a file (see `generation.generate.record`)."""
+    return number_of(hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest())
 
 
 # --- the message ----------------------------------------------------------------------------------

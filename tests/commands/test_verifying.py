@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mutoscope.cli import app
-from mutoscope.serving.provenance import number_of_record, open_authority, seal
+from mutoscope.serving.provenance import open_authority, seal
 from mutoscope.video import Video, write_video
-from mutoscope.watermark import marked
+from mutoscope.watermark import marked, number_of_record
 
 pytest.importorskip("c2pa")
 

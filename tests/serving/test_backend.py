@@ -23,12 +23,12 @@ from mutoscope.serving.backend import Backend, Ledger, tidy
 from mutoscope.serving.jobs import Job, Store
 from mutoscope.serving.offer import UNSAID, Offer, learn
 from mutoscope.serving.processes import owner_of
-from mutoscope.serving.provenance import number_of_record, trace
+from mutoscope.serving.provenance import trace
 from mutoscope.serving.remote import Remote, plain
 from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.worker import Heartbeat, Place, Progress, do
 from mutoscope.video import Video, read_recipe, read_video, write_video
-from mutoscope.watermark import find
+from mutoscope.watermark import find, number_of_record
 from mutoscope.weights.card import ModelCard
 
 if TYPE_CHECKING:

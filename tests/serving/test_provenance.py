@@ -13,14 +13,13 @@ from mutoscope.serving import provenance
 from mutoscope.serving.provenance import (
     Authority,
     Source,
-    number_of_record,
     open_authority,
     read_manifest,
     seal,
     trace,
 )
 from mutoscope.video import Video, read_recipe, read_video, write_video
-from mutoscope.watermark import marked
+from mutoscope.watermark import marked, number_of_record
 
 pytest.importorskip("c2pa")
 

@@ -79,7 +79,7 @@ def test_a_job_becomes_four_files(place: Place, submit: Submit, run: Callable[[]
     told = json.loads((folder / "recipe.json").read_text())
     assert told["sha256"] == file_sha256(folder / "video.mp4")
     assert read_recipe(folder / "video.mp4") == {
-        key: told[key] for key in ("mutoscope", "model", "machine", "recipe")
+        key: told[key] for key in ("mutoscope", "model", "machine", "recipe", "served")
     }
     assert not place.shelf.preview(job).exists()
 
@@ -261,7 +261,7 @@ def test_a_large_size_is_drawn_small_and_scaled_up(
     assert read_video(path).frames_THWC.shape[1:3] == (180, 320)
     recipe = read_recipe(path)
     assert recipe is not None
-    assert recipe["served"] == {"upscaled_to": "320x180"}
+    assert recipe["served"] == {"marked": True, "upscaled_to": "320x180"}
 
 
 def _disk_full() -> Exception:

@@ -28,7 +28,7 @@ from mutoscope.serving.offer import Offer, folder_of, remembered
 from mutoscope.serving.orders import Order
 from mutoscope.serving.policy import read_policy
 from mutoscope.serving.processes import die_with_parent
-from mutoscope.serving.provenance import number_of_record, open_authority
+from mutoscope.serving.provenance import open_authority
 from mutoscope.serving.remote import (
     Body,
     Declined,
@@ -47,6 +47,7 @@ from mutoscope.serving.remote import (
 from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.tasks import Stopped, lineage
 from mutoscope.serving.worker import Drain, Failed, Place, Progress, work
+from mutoscope.watermark import number_of_record
 
 R = TypeVar("R")
 
@@ -288,7 +289,7 @@ class Backend:
                 "seconds": order.seconds,
                 "seed": order.seed,
             },
-            **lineage(order),
+            "served": {"marked": True, **lineage(order)},
         }
 
 

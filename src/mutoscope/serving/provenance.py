@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from mutoscope.errors import InputError
 from mutoscope.files import replacing, replacing_folder
 from mutoscope.generation.request import file_sha256
 from mutoscope.video import read_recipe, read_video
-from mutoscope.watermark import find, number_of
+from mutoscope.watermark import find, number_of_record
 
 YEARS = 30
 """Certificates last so long, as no timestamp authority is asked."""
@@ -153,11 +153,6 @@ def _make(folder: Path) -> None:
 
 
 # --- writing --------------------------------------------------------------------------------------
-
-
-def number_of_record(record: Mapping[str, Any]) -> int:
-    """The watermark's number for the record inside a file (see `generate.record`)."""
-    return number_of(hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest())
 
 
 def seal(folder: Path, job: str, authority: Authority | None, sources: tuple[Source, ...] = ()) -> None:

@@ -1,8 +1,8 @@
 """From an order to the files of a video: the clip, its thumbnail, its sprite sheet and its recipe."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -15,15 +15,16 @@ from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.errors import InputError
 from mutoscope.generation import continuations
 from mutoscope.generation.cards import Storyboard
+from mutoscope.generation.finish import finished
 from mutoscope.generation.generate import frames_of, record, resolve, roll
 from mutoscope.generation.journal import Journal
+from mutoscope.generation.reproduce import beside, keep_open
 from mutoscope.generation.request import Recipe, Request, Task, file_sha256
 from mutoscope.generation.storyboard import make_storyboard
 from mutoscope.serving.orders import Order
-from mutoscope.serving.provenance import number_of_record
 from mutoscope.serving.sheet import Sheet
-from mutoscope.video import Video, VideoWriter, fit, read_video, to_frames, to_tensor, write_video
-from mutoscope.watermark import can_carry, marked
+from mutoscope.video import Video, VideoWriter, read_video, write_video
+from mutoscope.watermark import can_carry
 from mutoscope.weights.store import Model
 
 SAMPLING = 90
@@ -31,9 +32,6 @@ SAMPLING = 90
 
 SHORTEST_LOOP = 5
 """Frames that must be there before a clip can be led back to its start."""
-
-PIECE = 8_000_000
-"""Pixels that are scaled and written at a time."""
 
 OnProgress = Callable[[int, Tensor | None], bool]
 """Called with percent and, while sampling, the clean latents foreseen; False stops the job."""
@@ -53,13 +51,9 @@ def make(
     `on_progress` says so, InputError for what the model cannot make, FloatingPointError when it makes values
     that are not numbers.
     """
-    recipe, pieces = _made(model, order, inputs, on_progress, journal)
-    path, inside = folder / "video.mp4", _record(model, order, recipe)
-    frames: Iterator[np.ndarray] = (
-        piece for made in pieces for piece in scaled(made, order.width, order.height)
-    )
-    if can_carry(order.width, order.height):
-        frames = marked(frames, order.fps, number_of_record(inside))
+    made = _made(model, order, inputs, on_progress, journal)
+    path, inside = folder / "video.mp4", _record(model, order, made)
+    frames = finished(made.pieces, (order.width, order.height), order.fps, inside)
     sheet = Sheet(order.all_frames)
     with VideoWriter(path, order.width, order.height, order.fps, inside) as writer:
         for frames_THWC in frames:
@@ -76,21 +70,27 @@ def make(
             "sha256": file_sha256(path),
             "source": order.source or None,
             "order": to_dict(replace(order, inputs="")),
-            **record(model, _public(recipe)),
+            **inside,
         },
     )
 
 
-def _made(
-    model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal
-) -> tuple[Recipe, Iterable[np.ndarray]]:
-    """What an order comes to: its recipe, and its frames a few at a time."""
+@dataclass(frozen=True)
+class Made:
+    """What an order comes to: its recipe, its frames a few at a time, and of a loop what was closed."""
+
+    recipe: Recipe
+    pieces: Iterable[np.ndarray]
+    opened: Recipe | None = None
+
+
+def _made(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
     if order.task == "extend":
         return _extended(model, order, inputs / "video.mp4", on_progress)
     if order.strength is not None:
         task = _task("edit", inputs / "video.mp4", strength=order.strength)
         recipe = continuations.settle(model, _request(order, None), task)
-        return recipe, [_carried_out(model, recipe, _steps(on_progress)).frames_THWC]
+        return Made(recipe, [_carried_out(model, recipe, _steps(on_progress)).frames_THWC])
     if order.storyboard:
         return _from_cards(model, order, inputs, on_progress, journal)
     if order.loop:
@@ -105,12 +105,10 @@ def _made(
     journal.flush()
     if sampled.stopped is not None:
         raise Stopped
-    return recipe, frames_of(model, recipe, [sampled.latent_BCTHW[0]])
+    return Made(recipe, frames_of(model, recipe, [sampled.latent_BCTHW[0]]))
 
 
-def _from_cards(
-    model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal
-) -> tuple[Recipe, Iterable[np.ndarray]]:
+def _from_cards(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
     """A storyboard, shot after shot; shots that an earlier attempt finished are not made again."""
     recipe = resolve(model, _request(order, order.frames))
     done, count = 0, 1
@@ -126,12 +124,16 @@ def _from_cards(
         video = make_storyboard(model, _board(order, inputs), journal.folder / "shots", on_step, tell)
     except KeyboardInterrupt as interrupt:
         raise Stopped from interrupt
-    return recipe, [video.frames_THWC]
+    return Made(recipe, [video.frames_THWC])
+
+
+def _storyboard(order: Order) -> Storyboard:
+    return from_dict(Storyboard, json.loads(order.storyboard), "the storyboard")
 
 
 def _board(order: Order, inputs: Path) -> Storyboard:
     """The storyboard of an order, its files in the folder of its inputs."""
-    board = from_dict(Storyboard, json.loads(order.storyboard), "the storyboard")
+    board = _storyboard(order)
     cards = tuple(
         replace(
             card,
@@ -143,9 +145,7 @@ def _board(order: Order, inputs: Path) -> Storyboard:
     return replace(board, cards=cards)
 
 
-def _extended(
-    model: Model, order: Order, clip: Path, on_progress: OnProgress
-) -> tuple[Recipe, Iterable[np.ndarray]]:
+def _extended(model: Model, order: Order, clip: Path, on_progress: OnProgress) -> Made:
     """The source's own frames, and what follows them, precedes them or leads from their end to their start."""
     source_THWC = read_video(clip).frames_THWC
     if len(source_THWC) != order.source_frames:
@@ -157,31 +157,26 @@ def _extended(
     task = _task("loop" if order.loop else "extend", clip, backward=backward)
     recipe = continuations.settle(model, _request(order, order.frames), task)
     made_THWC = _carried_out(model, recipe, _steps(on_progress)).frames_THWC
-    if backward:
-        return recipe, [made_THWC[: -len(source_THWC)], source_THWC]
-    return recipe, [source_THWC, made_THWC[len(source_THWC) :]]
+    return Made(recipe, beside(source_THWC, made_THWC, backward))
 
 
-def _closed(
-    model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal
-) -> tuple[Recipe, Iterable[np.ndarray]]:
+def _closed(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
     """A new clip whose last quarter leads back to its start; drawn first, then closed."""
     stride = model.vae.strides[0]
-    bridge = stride * max(1, order.frames // (4 * stride))
+    bridge = continuations.bridge(stride * max(1, order.frames // (4 * stride)) - 1, stride)
     opened = replace(order, frames=order.frames - bridge, loop=False)
     if opened.frames < SHORTEST_LOOP:
         raise InputError(
-            f"A loop of {order.frames} frames is too short; ask for {SHORTEST_LOOP + stride} or more."
+            f"A loop of {order.frames} frames is too short; ask for {SHORTEST_LOOP + bridge} or more."
         )
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "open.mp4"
-        _, pieces = _made(model, opened, inputs, _part(on_progress, 0.0, 0.5), journal)
-        with VideoWriter(clip, order.drawn_width, order.drawn_height, order.fps, {}) as writer:
-            for frames_THWC in pieces:
-                writer.write(frames_THWC)
+        made = _made(model, opened, inputs, _part(on_progress, 0.0, 0.5), journal)
+        keep_open(clip, made.recipe, made.pieces)
         task = _task("loop", clip)
         recipe = continuations.settle(model, _request(order, bridge), task)
-        return recipe, [_carried_out(model, recipe, _steps(_part(on_progress, 0.5, 1.0))).frames_THWC]
+        closed = _carried_out(model, recipe, _steps(_part(on_progress, 0.5, 1.0)))
+        return Made(recipe, [closed.frames_THWC], made.recipe)
 
 
 def _request(order: Order, frames: int | None) -> Request:
@@ -220,34 +215,28 @@ def _part(on_progress: OnProgress, start: float, stop: float) -> OnProgress:
     return lambda percent, x0: on_progress(round(100 * start + (stop - start) * percent), x0)
 
 
-def scaled(frames_THWC: np.ndarray, width: int, height: int) -> Iterator[np.ndarray]:
-    """The frames scaled to cover the size, as many at a time as PIECE pixels hold."""
-    step = max(1, PIECE // (width * height))
-    for start in range(0, len(frames_THWC), step):
-        piece_THWC = frames_THWC[start : start + step]
-        if piece_THWC.shape[1:3] == (height, width):
-            yield piece_THWC
-        else:
-            yield to_frames(fit(to_tensor(piece_THWC)[None], height, width)[0])
-
-
-def _record(model: Model, order: Order, recipe: Recipe) -> dict[str, Any]:
+def _record(model: Model, order: Order, made: Made) -> dict[str, Any]:
     """The recipe inside the file: that of `mutoscope generate`, and what the server did beyond it."""
-    made = record(model, _public(recipe))
+    told = record(model, _public(made.recipe))
     if order.storyboard:
-        made["storyboard"] = json.loads(order.storyboard)
-    return made | lineage(order, {"upscaled_to": order.size} if order.size != recipe.size else {})
+        told["storyboard"] = to_dict(_storyboard(order))
+    served: dict[str, Any] = {"marked": True} if can_carry(order.width, order.height) else {}
+    if order.size != made.recipe.size:
+        served["upscaled_to"] = order.size
+    if made.opened is not None:
+        served["opened"] = to_dict(_public(made.opened))
+    return {**told, "served": served | lineage(order)}
 
 
-def lineage(order: Order, beyond: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a record tells of the clip that an order builds on, and what else the server did (`beyond`)."""
-    told = dict(beyond or {})
+def lineage(order: Order) -> dict[str, Any]:
+    """What a record tells of the clip that an order builds on."""
+    told: dict[str, Any] = {}
     if order.source:
         words = {"remix": "remixed_from", "edit": "edited_from"}
         told[words.get(order.task, "extended_from")] = order.source
     if order.task == "extend":
         told["source_frames"] = order.source_frames
-    return {"served": told} if told else {}
+    return told
 
 
 def _public(recipe: Recipe) -> Recipe:
