@@ -1,9 +1,12 @@
 """What the tests of the server share: orders, an application without workers, and whole servers."""
 
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -57,6 +60,71 @@ def order() -> Order:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "data" / "jobs.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The URL of a PostgreSQL of our own, on a socket in a folder that goes with it."""
+    pytest.importorskip("psycopg")
+    if not all(map(shutil.which, ("initdb", "postgres"))):
+        pytest.skip("no PostgreSQL is installed here")
+    folder = tempfile.mkdtemp(prefix="pg")
+    nobody = []
+    if os.geteuid() == 0:  # PostgreSQL does not run as root
+        os.chown(folder, 65534, 65534)
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    made = [
+        *nobody,
+        "initdb",
+        "-A",
+        "trust",
+        "-U",
+        "tester",
+        "-D",
+        f"{folder}/data",
+        "--no-sync",
+        "-E",
+        "UTF8",
+    ]
+    running = ["postgres", "-F", "-D", f"{folder}/data", "-k", folder, "-c", "listen_addresses="]
+    try:
+        subprocess.run(made, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        with open(f"{folder}/log", "wb") as log:
+            process = subprocess.Popen([*nobody, *running], cwd=folder, stdout=log, stderr=log)
+        try:
+            url = f"postgresql://tester@/postgres?host={folder}"
+            _wait_for_postgres(url)
+            yield url
+        finally:
+            process.send_signal(signal.SIGQUIT)
+            process.wait()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _wait_for_postgres(url: str) -> None:
+    import psycopg
+
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            psycopg.connect(url).close()
+            return
+        except psycopg.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def postgres(cluster: str) -> str:
+    """A store that nobody has used, as a URL."""
+    import psycopg
+
+    name = f"s{secrets.token_hex(4)}"
+    with psycopg.connect(cluster, autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {name}")
+    return f"{cluster}&options=-csearch_path%3D{name}"
 
 
 Submit = Callable[..., Job]

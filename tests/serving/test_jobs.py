@@ -4,8 +4,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,9 +27,21 @@ from mutoscope.serving.processes import is_gone, owner_of
 from mutoscope.weights.card import Defaults
 
 HERE = owner_of(os.getpid())
-GONE = "another-boot:1:1"
+GONE = HERE.rpartition(":")[0] + ":1"
+ELSEWHERE = "another-boot:1:1"
 WIDE = QueueLimits()
 Submit = Callable[..., Job]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """All of this holds for both databases."""
+    if request.param == "sqlite":
+        yield Store(tmp_path / "data" / "jobs.sqlite3")
+        return
+    store = Store(request.getfixturevalue("postgres"))
+    yield store
+    store.connection().close()
 
 
 def shift_clock(monkeypatch: pytest.MonkeyPatch, clock: str, seconds: float) -> None:
@@ -84,7 +97,8 @@ def test_a_job_of_a_living_worker_is_left_alone_until_its_lease_ends(
     submit()
     assert store.claim(HERE) is not None
     assert store.rescue() == 0
-    shift_clock(monkeypatch, "monotonic", jobs.LEASE + 1)
+    then = store.database.now() + jobs.LEASE + 1
+    monkeypatch.setattr(store.database, "now", lambda: then)
     assert store.rescue() == 1
 
 
@@ -115,12 +129,14 @@ def test_one_key_one_job_even_when_eight_ask_at_once(store: Store, order: Order)
 
     def ask() -> None:
         made.append(store.submit(Submission("a", order, "print", key="k"), WIDE))
+        store.connection().close()
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert len(made) == 8
     assert len({job.id for job, _ in made}) == 1
     assert sum(is_new for _, is_new in made) == 1
     with pytest.raises(KeyReused):
@@ -231,8 +247,8 @@ def test_identifiers_cannot_be_guessed(submit: Submit) -> None:
     assert all(len(identifier) == len("video_") + 32 for identifier in identifiers)
 
 
-def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(store: Store) -> None:
-    path = store.path.with_name("other.sqlite3")
+def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite3"
     path.write_bytes(b"This is not a database, but it is longer than a header of SQLite." * 20)
     before = path.read_bytes()
     with pytest.raises(InputError, match="cannot be used as a job store"):
@@ -243,6 +259,7 @@ def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(store: Store) -> N
 def test_who_is_gone() -> None:
     assert not is_gone(HERE)
     assert is_gone(GONE)
+    assert is_gone(ELSEWHERE)
     boot, pid, started = HERE.split(":")
     assert is_gone(f"{boot}:{pid}:{int(started) - 1}")
 
@@ -327,7 +344,8 @@ class Queue(RuleBasedStateMachine):
 
 
 def test_any_interleaving_keeps_the_promises(store: Store, order: Order) -> None:
-    store.connection().execute("PRAGMA synchronous = OFF")  # durability is not what is tested here
+    if not store.database.is_shared:
+        store.connection().execute("PRAGMA synchronous = OFF")  # durability is not what is tested here
     Queue.store, Queue.order = store, order
     run_state_machine_as_test(
         Queue,

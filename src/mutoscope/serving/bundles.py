@@ -7,13 +7,13 @@ video does not wait for all of a batch.
 
 import json
 import secrets
-import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mutoscope.serving import orders
+from mutoscope.serving.database import Connection, Row
 from mutoscope.serving.jobs import KEY_WINDOW, RETRY_WINDOW, Job, KeyReused, Store, announce
 from mutoscope.serving.protocol import (
     BatchCounts,
@@ -104,7 +104,7 @@ class Bundles:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        store.connection().executescript(SCHEMA)
+        store.database.build(SCHEMA)
 
     # --- files --------------------------------------------------------------------------------------
 
@@ -268,14 +268,14 @@ class Bundles:
             db.execute("DELETE FROM batch_lines WHERE batch = ?", (batch.id,))
             announce(db, f"batch.{status}", batch.id)
 
-    def _batch(self, row: sqlite3.Row) -> Batch:
+    def _batch(self, row: Row) -> Batch:
         completed, failed = row["completed"], row["failed"]
         if row["status"] in OPEN:
             completed, failed = (
                 self.store.connection()
                 .execute(
-                    "SELECT COALESCE(SUM(jobs.status = 'completed'), 0),"
-                    " COALESCE(SUM(code IS NOT NULL AND COALESCE(jobs.status, 'failed') = 'failed'), 0)"
+                    "SELECT COUNT(CASE WHEN jobs.status = 'completed' THEN 1 END),"
+                    " COUNT(CASE WHEN code IS NOT NULL AND COALESCE(jobs.status, 'failed') = 'failed' THEN 1 END)"
                     " FROM batch_lines LEFT JOIN jobs ON jobs.id = batch_lines.job WHERE batch = ?",
                     (row["id"],),
                 )
@@ -309,7 +309,7 @@ class Bundles:
         ascending: bool,
         only: str = "",
         purpose: str | None = None,
-    ) -> tuple[list[sqlite3.Row], bool] | None:
+    ) -> tuple[list[Row], bool] | None:
         db = self.store.connection()
         beyond, direction, place = (">", "ASC", 0) if ascending else ("<", "DESC", 2**62)
         if after is not None:
@@ -326,7 +326,7 @@ class Bundles:
         return rows[:limit], len(rows) > limit
 
 
-def _earlier(db: sqlite3.Connection, asked: Asked) -> str | None:
+def _earlier(db: Connection, asked: Asked) -> str | None:
     """The batch that the same request made before."""
     if asked.key is not None:
         query = "SELECT id, fingerprint FROM batches WHERE tenant = ? AND key = ? AND created_at > ?"
@@ -437,7 +437,7 @@ def batch_reply(batch: Batch) -> BatchReply:
     )
 
 
-def _keep(db: sqlite3.Connection, tenant: str, purpose: str, filename: str, content: bytes) -> str:
+def _keep(db: Connection, tenant: str, purpose: str, filename: str, content: bytes) -> str:
     identifier = f"file_{secrets.token_hex(16)}"
     row: Sequence[Any] = (identifier, tenant, purpose, filename, content, int(time.time()))
     columns = "(id, tenant, purpose, filename, content, created_at)"
@@ -445,9 +445,9 @@ def _keep(db: sqlite3.Connection, tenant: str, purpose: str, filename: str, cont
     return identifier
 
 
-def _file(row: sqlite3.Row) -> FileReply:
+def _file(row: Row) -> FileReply:
     return FileReply(**{name: row[name] for name in ("id", "bytes", "created_at", "filename", "purpose")})
 
 
-def _line(row: sqlite3.Row) -> Line:
+def _line(row: Row) -> Line:
     return Line(**dict(row))

@@ -1,4 +1,4 @@
-"""The jobs of the server: a durable queue in SQLite, with leases, fencing and exactly one publication.
+"""The jobs of the server: a durable queue in a database, with leases, fencing and exactly one publication.
 
 A job is queued, then in_progress under a lease, then completed or failed. A lease has a number that rises
 with every claim: whoever writes must name it, so that a worker that was taken for dead cannot publish. A job whose
@@ -9,24 +9,24 @@ times at most. Execution can happen twice, publication cannot.
 import json
 import os
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mutoscope.errors import InputError
 from mutoscope.serving import orders
+from mutoscope.serving.database import Connection, Cursor, Row, open_database
 from mutoscope.serving.orders import Order
-from mutoscope.serving.processes import is_gone, owner_of
+from mutoscope.serving.processes import is_gone, is_of_this_boot, owner_of
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
 LEASE = 30.0
 """Seconds without a heartbeat after which a job is given to another worker."""
+
+FORGOTTEN = 10 * LEASE
+"""Seconds of silence after which a worker on another machine is struck off."""
 
 ATTEMPTS = 3
 RETRY_WINDOW = 600.0
@@ -131,18 +131,15 @@ class KeyReused(Exception):
 
 
 class Store:
-    """All tables in one SQLite file (WAL, synced at every commit); safe to use from threads and processes."""
+    """All tables in one database: a SQLite file, or the PostgreSQL of a URL, which several machines may share.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._local = threading.local()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            self._connection().executescript(SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{path} cannot be used as a job store ({error}); repair it or move it away."
-            ) from error
+    Safe to use from threads and processes. Raises InputError when the database cannot be used.
+    """
+
+    def __init__(self, place: Path | str) -> None:
+        self.path = place if isinstance(place, Path) else Path()
+        self.database = open_database(place)
+        self.database.build(SCHEMA)
 
     # --- queueing ---------------------------------------------------------------------------------
 
@@ -152,7 +149,7 @@ class Store:
         A request is the same under the same idempotency key, or as the client's own retry of an equal one.
         Raises QueueFull, and KeyReused for a key that named another request.
         """
-        with self.transaction() as db:
+        with self.database.transaction("submit") as db:
             earlier = self._earlier(db, asked)
             if earlier is not None:
                 return earlier, False
@@ -161,26 +158,30 @@ class Store:
             if mine >= limits.per_tenant or db.execute(active).fetchone()[0] >= limits.total:
                 raise QueueFull
             identifier = f"video_{secrets.token_hex(16)}"
+            last = db.execute("SELECT created_at FROM jobs ORDER BY number DESC LIMIT 1").fetchone()
             db.execute(
-                "INSERT INTO jobs (id, tenant, status, task, data, fingerprint, created_at) VALUES "
-                "(?, ?, 'queued', ?, ?, ?, MAX(?, COALESCE((SELECT created_at FROM jobs"
-                " ORDER BY number DESC LIMIT 1), 0)))",
+                "INSERT INTO jobs (id, tenant, status, task, data, fingerprint, created_at) VALUES"
+                " (?, ?, 'queued', ?, ?, ?, ?)",
                 (
                     identifier,
                     asked.tenant,
                     asked.order.task,
                     orders.dump(asked.order),
                     asked.fingerprint,
-                    int(time.time()),
+                    max(int(time.time()), last["created_at"] if last is not None else 0),
                 ),
             )
             if asked.key is not None:
                 row = (asked.tenant, asked.key, asked.fingerprint, identifier, time.time())
-                db.execute("INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)", row)
+                db.execute(
+                    "INSERT INTO idempotency VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant, key) DO UPDATE SET"
+                    " fingerprint = excluded.fingerprint, job = excluded.job, created_at = excluded.created_at",
+                    row,
+                )
             job = _job(db.execute("SELECT * FROM jobs WHERE id = ?", (identifier,)).fetchone())
         return job, True
 
-    def _earlier(self, db: sqlite3.Connection, asked: Submission) -> Job | None:
+    def _earlier(self, db: Connection, asked: Submission) -> Job | None:
         if asked.key is not None:
             row = db.execute(
                 "SELECT fingerprint, job FROM idempotency WHERE tenant = ? AND key = ? AND created_at > ?",
@@ -206,17 +207,17 @@ class Store:
     def get(self, tenant: str, identifier: str) -> Job | None:
         """A job of this tenant; a foreign one is as unknown as one that never was."""
         query = "SELECT * FROM jobs WHERE id = ? AND tenant = ?"
-        return _first(self._connection().execute(query, (identifier, tenant)))
+        return _first(self.connection().execute(query, (identifier, tenant)))
 
     def find(self, identifier: str) -> Job | None:
         """A job of any tenant, for whoever owns the machine."""
-        return _first(self._connection().execute("SELECT * FROM jobs WHERE id = ?", (identifier,)))
+        return _first(self.connection().execute("SELECT * FROM jobs WHERE id = ?", (identifier,)))
 
     def page(
         self, tenant: str, after: str | None, limit: int, ascending: bool
     ) -> tuple[list[Job], bool] | None:
         """Up to `limit` jobs beyond `after`, and whether more follow; None when `after` is unknown."""
-        db = self._connection()
+        db = self.connection()
         beyond, direction, place = (">", "ASC", 0) if ascending else ("<", "DESC", 2**62)
         if after is not None:
             row = db.execute(
@@ -233,18 +234,18 @@ class Store:
 
     def all_jobs(self, limit: int) -> list[Job]:
         """The newest jobs of all tenants, for whoever owns the machine."""
-        rows = self._connection().execute("SELECT * FROM jobs ORDER BY number DESC LIMIT ?", (limit,))
+        rows = self.connection().execute("SELECT * FROM jobs ORDER BY number DESC LIMIT ?", (limit,))
         return [_job(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Number of jobs in each status."""
-        rows = self._connection().execute("SELECT status, COUNT(*) AS n FROM jobs GROUP BY status")
+        rows = self.connection().execute("SELECT status, COUNT(*) AS n FROM jobs GROUP BY status")
         return {row["status"]: row["n"] for row in rows}
 
     def oldest_queued(self) -> float:
         """Seconds that the first job in the queue has waited, 0 when it is empty."""
         query = "SELECT MIN(created_at) AS first FROM jobs WHERE status = 'queued'"
-        first = self._connection().execute(query).fetchone()["first"]
+        first = self.connection().execute(query).fetchone()["first"]
         return 0.0 if first is None else max(0.0, time.time() - first)
 
     # --- working ----------------------------------------------------------------------------------
@@ -253,20 +254,19 @@ class Store:
         """Take the next job: tenants take turns, each with its oldest. None when nothing is queued.
 
         A job that lost its worker comes after those that did not: if it was the job's fault, the others are done
-        first, and if workers are being killed, no job meets them all.
+        first, and if workers are being killed, no job meets them all. Claims never wait for each other: of two at the
+        same instant both may serve one tenant.
         """
-        if (
-            self._connection().execute("SELECT 1 FROM jobs WHERE status = 'queued' LIMIT 1").fetchone()
-            is None
-        ):
+        waiting = "SELECT 1 FROM jobs WHERE status = 'queued' LIMIT 1"
+        if self.connection().execute(waiting).fetchone() is None:
             return None
+        now = self.database.now()
         with self.transaction() as db:
             row = db.execute(
-                "SELECT first.tenant, first.place % (1 << 40) AS number FROM"
-                " (SELECT tenant, MIN((attempts << 40) + number) AS place FROM jobs WHERE status = 'queued'"
-                " GROUP BY tenant) first"
-                " LEFT JOIN turns ON turns.tenant = first.tenant"
-                " ORDER BY COALESCE(turns.turn, 0), first.place LIMIT 1"
+                "SELECT jobs.number, jobs.tenant FROM jobs LEFT JOIN turns ON turns.tenant = jobs.tenant"
+                " WHERE jobs.status = 'queued'"
+                " ORDER BY COALESCE(turns.turn, 0), jobs.attempts, jobs.number LIMIT 1"
+                + self.database.skip_taken
             ).fetchone()
             if row is None:
                 return None
@@ -278,22 +278,22 @@ class Store:
             db.execute(
                 "UPDATE jobs SET status = 'in_progress', progress = 0, attempts = attempts + 1,"
                 " lease = lease + 1, owner = ?, lease_until = ?, started_at = ? WHERE number = ?",
-                (owner, time.monotonic() + LEASE, time.time(), row["number"]),
+                (owner, now + LEASE, time.time(), row["number"]),
             )
             return _job(db.execute("SELECT * FROM jobs WHERE number = ?", (row["number"],)).fetchone())
 
     def holds(self, job: Job) -> bool:
         """Whether this lease is still the valid one: False once the job is cancelled or taken over."""
         query = "SELECT 1 FROM jobs WHERE id = ? AND lease = ? AND status = 'in_progress'"
-        return self._connection().execute(query, (job.id, job.lease)).fetchone() is not None
+        return self.connection().execute(query, (job.id, job.lease)).fetchone() is not None
 
     def advance(self, job: Job, progress: int) -> bool:
         """Record progress in percent and renew the lease; False when the lease is no longer valid."""
-        return self._guarded(job, "progress = ?, lease_until = ?", (progress, time.monotonic() + LEASE))
+        return self._guarded(job, "progress = ?, lease_until = ?", (progress, self.database.now() + LEASE))
 
     def renew(self, job: Job) -> bool:
         """Heartbeat of a job; False when the lease is no longer valid."""
-        return self._guarded(job, "lease_until = ?", (time.monotonic() + LEASE,))
+        return self._guarded(job, "lease_until = ?", (self.database.now() + LEASE,))
 
     def release(self, job: Job) -> bool:
         """Give an unfinished job back to the queue without counting the attempt."""
@@ -307,12 +307,12 @@ class Store:
     def complete(self, job: Job, expires_at: int | None) -> bool:
         """Publish: from here on the files of this lease are the video. False when the lease was lost."""
         change = "status = 'completed', progress = 100, completed_at = ?, expires_at = ?"
-        return self._guarded(job, change, (int(time.time()), expires_at), "video.completed")
+        return self._guarded(job, change, (_ended(job), expires_at), "video.completed")
 
     def fail(self, job: Job, error: dict[str, Any]) -> bool:
         """End a job with an error {code, message}; False when the lease was lost."""
         change = "status = 'failed', completed_at = ?, error = ?"
-        return self._guarded(job, change, (int(time.time()), json.dumps(error)), "video.failed")
+        return self._guarded(job, change, (_ended(job), json.dumps(error)), "video.failed")
 
     def _guarded(self, job: Job, change: str, values: tuple[Any, ...], event: str | None = None) -> bool:
         with self.transaction() as db:
@@ -326,13 +326,14 @@ class Store:
 
     def rescue(self) -> int:
         """Requeue the jobs whose worker is gone or silent, fail those that ended three workers."""
-        db = self._connection()
+        db = self.connection()
         query = "SELECT id, owner, lease, attempts, lease_until FROM jobs WHERE status = 'in_progress'"
-        now = time.monotonic()
+        rows = db.execute(query).fetchall()
+        now = self.database.now() if rows else 0.0
         lost = [
             row
-            for row in db.execute(query).fetchall()
-            if not now <= row["lease_until"] <= now + LEASE or is_gone(row["owner"])
+            for row in rows
+            if not now <= row["lease_until"] <= now + 2 * LEASE or self._is_gone(row["owner"])
         ]
         for row in lost:
             guard = (row["id"], row["lease"])
@@ -390,7 +391,7 @@ class Store:
 
     def known_files(self) -> tuple[dict[str, int], set[str], set[str]]:
         """What the files belong to: lease of every job, folders of inputs in use, characters."""
-        db = self._connection()
+        db = self.connection()
         rows = db.execute("SELECT id, lease, data FROM jobs").fetchall()
         leases = {row["id"]: row["lease"] for row in rows}
         inputs = {orders.parse(row["data"]).inputs for row in rows}
@@ -399,7 +400,7 @@ class Store:
     def unfinished(self) -> set[str]:
         """The jobs that wait or are being made."""
         query = "SELECT id FROM jobs WHERE status IN ('queued', 'in_progress')"
-        return {row["id"] for row in self._connection().execute(query)}
+        return {row["id"] for row in self.connection().execute(query)}
 
     # --- workers ----------------------------------------------------------------------------------
 
@@ -407,14 +408,15 @@ class Store:
         """Enter this process as a worker; returns its owner mark."""
         owner = owner_of(os.getpid())
         with self.transaction() as db:
-            row = (owner, name, model, device, time.monotonic())
-            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)", row)
+            db.execute("DELETE FROM workers WHERE owner = ?", (owner,))
+            row = (owner, name, model, device, self.database.now())
+            db.execute("INSERT INTO workers VALUES (?, ?, ?, ?, ?)", row)
         return owner
 
     def beat(self, owner: str) -> bool:
         """Heartbeat of a worker; False when it has been written off."""
         with self.transaction() as db:
-            done = db.execute("UPDATE workers SET seen = ? WHERE owner = ?", (time.monotonic(), owner))
+            done = db.execute("UPDATE workers SET seen = ? WHERE owner = ?", (self.database.now(), owner))
             return done.rowcount == 1
 
     def write_off(self, owner: str) -> None:
@@ -423,8 +425,8 @@ class Store:
 
     def workers(self) -> list[dict[str, Any]]:
         """Workers with the seconds since their last heartbeat; those whose process is gone are left out."""
-        rows = self._connection().execute("SELECT * FROM workers ORDER BY name").fetchall()
-        now = time.monotonic()
+        rows = self.connection().execute("SELECT * FROM workers ORDER BY name").fetchall()
+        now = self.database.now()
         return [
             {
                 "owner": row["owner"],
@@ -434,13 +436,20 @@ class Store:
                 "silent": max(0.0, now - row["seen"]),
             }
             for row in rows
-            if not is_gone(row["owner"])
+            if not self._is_gone(row["owner"])
         ]
 
     def forget_gone_workers(self) -> None:
-        for row in self._connection().execute("SELECT owner FROM workers").fetchall():
-            if is_gone(row["owner"]):
+        """Strike off the workers whose process is gone and, of other machines, those long silent."""
+        now = self.database.now()
+        for row in self.connection().execute("SELECT owner, seen FROM workers").fetchall():
+            is_lost = self.database.is_shared and now - row["seen"] > FORGOTTEN
+            if is_lost or self._is_gone(row["owner"]):
                 self.write_off(row["owner"])
+
+    def _is_gone(self, owner: str) -> bool:
+        """Whether a worker has certainly ended; of one on another machine only its silence tells."""
+        return (is_of_this_boot(owner) or not self.database.is_shared) and is_gone(owner)
 
     # --- characters and events --------------------------------------------------------------------
 
@@ -452,12 +461,12 @@ class Store:
 
     def character(self, tenant: str, identifier: str) -> Character | None:
         query = "SELECT * FROM characters WHERE id = ? AND tenant = ?"
-        row = self._connection().execute(query, (identifier, tenant)).fetchone()
+        row = self.connection().execute(query, (identifier, tenant)).fetchone()
         return None if row is None else Character(row["id"], row["name"], row["created_at"])
 
     def due_events(self) -> list[Event]:
         """Undelivered events whose time has come, oldest first."""
-        rows = self._connection().execute(
+        rows = self.connection().execute(
             "SELECT * FROM events WHERE delivered = 0 AND next_at <= ? ORDER BY created_at, next_at LIMIT 50",
             (time.time(),),
         )
@@ -471,49 +480,35 @@ class Store:
                 (int(delivered), next_at, event.id),
             )
 
-    # --- SQLite -----------------------------------------------------------------------------------
+    # --- the database -----------------------------------------------------------------------------
 
-    def connection(self) -> sqlite3.Connection:
-        """This thread's connection, for the tables that other files keep here."""
-        return self._connection()
+    def connection(self) -> Connection:
+        """This thread's connection, for the tables that other files keep here too."""
+        return self.database.connection()
 
-    def _connection(self) -> sqlite3.Connection:
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            db = sqlite3.connect(self.path, timeout=15, isolation_level=None, check_same_thread=False)
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            self._local.db = db
-        return db
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[Connection]:
         """A transaction that writes, whole or not at all."""
-        db = self._connection()
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+        return self.database.transaction()
 
 
-def announce(db: sqlite3.Connection, kind: str, job: str) -> None:
+def announce(db: Connection, kind: str, job: str) -> None:
     """Queue an event for the webhook, as part of the transaction that brings it about."""
     now = time.time()
     row = (f"evt_{secrets.token_hex(16)}", kind, job, int(now), now)
     db.execute("INSERT INTO events (id, type, job, created_at, next_at) VALUES (?, ?, ?, ?, ?)", row)
 
 
-def _first(cursor: sqlite3.Cursor) -> Job | None:
+def _ended(job: Job) -> int:
+    """Now; never before the job was made, whatever the clocks of two machines say."""
+    return max(int(time.time()), job.created_at)
+
+
+def _first(cursor: Cursor) -> Job | None:
     row = cursor.fetchone()
     return None if row is None else _job(row)
 
 
-def _job(row: sqlite3.Row) -> Job:
+def _job(row: Row) -> Job:
     return Job(
         id=row["id"],
         number=row["number"],

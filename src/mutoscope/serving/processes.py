@@ -25,6 +25,11 @@ def is_gone(owner: str) -> bool:
     return _start_time(int(pid)) != started
 
 
+def is_of_this_boot(owner: str) -> bool:
+    """Whether an owner mark was made here, by a process that we could see."""
+    return owner.split(":")[0] == _boot()
+
+
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent ends, however it ends (Linux only)."""
     if sys.platform != "linux":
@@ -37,8 +42,10 @@ def die_with_parent() -> None:
 
 
 def _boot() -> str:
+    """This boot of this machine; within a container also which: process numbers are told per namespace."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}-{''.join(filter(str.isdigit, os.readlink('/proc/self/ns/pid')))}"
     except OSError:
         return "here"
 
