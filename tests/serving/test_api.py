@@ -14,6 +14,7 @@ from mutoscope.serving.jobs import Job, QueueLimits
 from mutoscope.serving.keys import FRESH, create_key, revoke_key
 from mutoscope.serving.policy import Policy, Rule
 from mutoscope.serving.shelf import Shelf
+from mutoscope.serving.tasks import _request
 
 Finish = Callable[[Job], None]
 Submit = Callable[..., Job]
@@ -168,6 +169,31 @@ def test_a_form_and_json_say_the_same(client: TestClient) -> None:
             del reply[own]
     assert as_json == as_form == as_text
     assert (as_json["prompt"], as_json["steps"], as_json["size"]) == ("a  ball", 3, "64x48")
+
+
+def test_options_of_sampling_reach_the_request_and_stay_in_a_remix(
+    client: TestClient, desk: Desk, finish: Finish
+) -> None:
+    options = {"guidance_kind": "apg", "guidance_interval": "0.9-0.2", "step_cache": 0.05}
+    made = client.post("/v1/videos", json={"prompt": "x", **options}).json()
+    as_form = client.post(
+        "/v1/videos", files={name: (None, str(value)) for name, value in {"prompt": "x", **options}.items()}
+    )
+    assert as_form.status_code == 200
+    job = desk.store.find(made["id"])
+    assert job is not None
+    finish(job)
+    again = client.post(f"/v1/videos/{job.id}/remix", json={"prompt": "y", "guidance_rescale": 0.5}).json()
+    remix = desk.store.find(again["id"])
+    assert remix is not None
+    for order, rescale in ((job.order, 0.0), (remix.order, 0.5)):
+        request = _request(order, 9)
+        assert (request.guidance_kind, request.guidance_interval) == ("apg", (0.2, 0.9))
+        assert (request.step_cache, request.guidance_rescale) == (0.05, rescale)
+    for name, value in (("guidance_kind", "cgf"), ("guidance_interval", "0.2"), ("step_cache", 2)):
+        refused = client.post("/v1/videos", json={"prompt": "x", name: value})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == name
 
 
 def test_what_is_left_open_comes_from_the_model(client: TestClient, desk: Desk) -> None:

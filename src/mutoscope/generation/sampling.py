@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,7 @@ def sample(
     elif condition is None:
         condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
 
+    @lru_cache(maxsize=1)
     def fresh(step: int) -> Tensor:
         noise_BCTHW = address_noise(model, recipes, grid, frame0 + step * STEP_APART)
         if not before:

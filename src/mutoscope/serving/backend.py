@@ -359,11 +359,24 @@ def _told(offer: Offer, order: Order) -> dict[str, Any]:
         "sampler": order.sampler,
         "negative_prompt": order.negative,
     }
+    if _is_special(order):  # a backend of an earlier version does not know the names
+        told |= {
+            "guidance_kind": order.guidance_kind,
+            "guidance_interval": order.guidance_interval,
+            "guidance_rescale": order.guidance_rescale,
+            "step_cache": order.step_cache,
+        }
     if order.task == "extend":
         return told | {"loop": order.loop, "backward": order.backward}
     if order.strength is not None:
         return told | {"strength": order.strength}
     return told | {"fps": order.fps, "loop": order.loop}
+
+
+def _is_special(order: Order) -> bool:
+    """Whether anything but the scale of the guidance was chosen, or a step cache."""
+    chosen = order.guidance_kind, order.guidance_interval, order.guidance_rescale, order.step_cache
+    return chosen != ("cfg", "0-1", 0.0, 0.0)
 
 
 def _check_plain(order: Order) -> None:
@@ -373,6 +386,7 @@ def _check_plain(order: Order) -> None:
         ("extensions before the start", order.backward),
         ("last frames", order.last_picture),
         ("a choice of the sampler", bool(order.sampler)),
+        ("other kinds of guidance and no step cache", _is_special(order)),
     ):
         if is_asked:
             raise Failed("not_supported", f"The backend of this server knows no {name}; leave it out.")

@@ -29,7 +29,8 @@ class Order:
     With a `strength` the clip is drawn from the noised frames of the one in the inputs. An extension follows its
     source, goes before it (`backward`) or leads from its end to its start (`loop`); a new clip with `loop` ends
     where it began. `expanded` is what the model is told for the prompt ("": the prompt itself). `storyboard` is the
-    JSON of a `generation.cards.Storyboard` whose files are in the inputs ("" for none).
+    JSON of a `generation.cards.Storyboard` whose files are in the inputs ("" for none). `guidance_kind` to `step_cache`
+    are options of `generation.request.Request`, the interval as "LOW-HIGH"; storyboards are made without them.
     """
 
     task: Task
@@ -58,6 +59,10 @@ class Order:
     backward: bool = False
     expanded: str = ""
     storyboard: str = ""
+    guidance_kind: str = "cfg"
+    guidance_interval: str = "0-1"
+    guidance_rescale: float = 0.0
+    step_cache: float = 0.0
 
     @property
     def cards(self) -> list[dict[str, Any]]:

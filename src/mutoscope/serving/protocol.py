@@ -36,6 +36,7 @@ _CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
 PLAIN = f"^[^{_CONTROL}]*$"
 SAID = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 SECONDS = r"(?:[1-9][0-9]?|1[01][0-9])(?:\.[0-9]{1,6})?|120(?:\.0{1,6})?|0\.[0-9]{0,5}[1-9]"
+LEVEL = r"0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?"
 SIDE = r"(?:1[6-9]|[2-9][0-9]|[1-9][0-9]{2}|[1-3][0-9]{3}|40[0-8][0-9]|409[0-6])"
 DATA_URL = (
     "^data:image/(?:png|jpeg|webp);base64,(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
@@ -123,6 +124,13 @@ def _two_sides(text: str) -> str:
     return text
 
 
+def _rising(text: str) -> str:
+    """The lower level first, whichever was."""
+    if re.fullmatch(f"(?:{LEVEL})-(?:{LEVEL})", text) is None:
+        raise ValueError(f"{text[:20]} is not of the form LOW-HIGH with noise levels of 0 to 1")
+    return "-".join(sorted(text.split("-"), key=float))
+
+
 Prompt = Annotated[
     str,
     Field(min_length=1, max_length=PROMPT_CHARACTERS, json_schema_extra={"pattern": SAID}),
@@ -138,6 +146,9 @@ Seconds = (
     | Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 )
 Size = Annotated[str, Field(json_schema_extra={"pattern": f"^{SIDE}x{SIDE}$"}), AfterValidator(_two_sides)]
+Interval = Annotated[
+    str, Field(json_schema_extra={"pattern": f"^(?:{LEVEL})-(?:{LEVEL})$"}), AfterValidator(_rising)
+]
 Flag = Annotated[bool, BeforeValidator(_true_or_false)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Id = Annotated[str, Field(min_length=1, max_length=100)]
@@ -180,8 +191,11 @@ class CharacterReference(Strict):
     id: Id
 
 
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class Knobs(Strict):
-    """Our additions to the old API, for `extra_body`."""
+    """Our additions to the old API, for `extra_body`. guidance_interval: two noise levels, as "0.2-0.9"."""
 
     seed: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(_whole)] | None = None
     negative_prompt: Text = ""
@@ -189,6 +203,10 @@ class Knobs(Strict):
     steps: Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)] | None = None
     sampler: Literal["euler", "heun", "ddim", "dpmpp_1", "dpmpp_2m", "dpmpp_3m", "unipc"] | None = None
     expand: Flag = False
+    guidance_kind: Literal["cfg", "zero-star", "apg"] | None = None
+    guidance_interval: Interval | None = None
+    guidance_rescale: Share | None = None
+    step_cache: Share | None = None
 
 
 class StoryCard(Strict):

@@ -19,7 +19,7 @@ from mutoscope.generation.finish import finished
 from mutoscope.generation.generate import frames_of, record, resolve, roll
 from mutoscope.generation.journal import Journal
 from mutoscope.generation.reproduce import beside, keep_open
-from mutoscope.generation.request import Recipe, Request, Task, file_sha256
+from mutoscope.generation.request import Recipe, Request, Task, file_sha256, parse_interval
 from mutoscope.generation.storyboard import make_storyboard
 from mutoscope.serving.orders import Order
 from mutoscope.serving.sheet import Sheet
@@ -192,6 +192,10 @@ def _request(order: Order, frames: int | None) -> Request:
         seed=order.seed,
         negative=order.negative,
         expanded=order.expanded or None,
+        guidance_kind=order.guidance_kind,  # type: ignore[arg-type]  # Request checks the word
+        guidance_interval=parse_interval(order.guidance_interval),
+        guidance_rescale=order.guidance_rescale,
+        step_cache=order.step_cache,
     )
 
 

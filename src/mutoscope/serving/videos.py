@@ -314,6 +314,10 @@ async def _told(asked: Knobs, order: Order) -> Order:
         steps=asked.steps or order.steps,
         guidance=order.guidance if asked.guidance is None else asked.guidance,
         sampler=asked.sampler or order.sampler,
+        guidance_kind=asked.guidance_kind or order.guidance_kind,
+        guidance_interval=asked.guidance_interval or order.guidance_interval,
+        guidance_rescale=order.guidance_rescale if asked.guidance_rescale is None else asked.guidance_rescale,
+        step_cache=order.step_cache if asked.step_cache is None else asked.step_cache,
         negative=asked.negative_prompt,
         expanded="",
     )
