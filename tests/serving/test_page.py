@@ -93,6 +93,27 @@ def test_a_storyboard_is_made_from_cards(page: Any) -> None:
     second.wait_for(state="detached")
 
 
+CUT_OFF = """() => [...document.querySelectorAll("select")].filter((select) => {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = getComputedStyle(select).font;
+  const room = select.clientWidth - 40; // its padding and its arrow
+  return select.clientWidth && [...select.options].some((option) => pen.measureText(option.text).width > room);
+}).map((select) => select.id)"""
+
+
+def test_no_choice_is_cut_off(page: Any) -> None:
+    page.locator("#board summary").click()
+    page.get_by_role("button", name="Add a card").click()
+    page.locator("#more summary").click()
+    page.locator("#cards select").nth(1).evaluate(
+        "select => select.replaceChildren()"
+    )  # prompts of any length
+    assert page.evaluate(CUT_OFF) == []
+    for name in ("#detail", "#extend", "#remix-how"):
+        page.locator(name).evaluate("part => (part.hidden = false, part.showModal?.())")
+    assert page.evaluate(CUT_OFF) == []
+
+
 def test_a_mistake_is_told_and_the_prompt_kept(page: Any) -> None:
     page.get_by_role("textbox", name="What is to be seen?").fill("kept")
     page.locator("#form").evaluate("form => (form.noValidate = true)")
