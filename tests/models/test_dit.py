@@ -20,6 +20,7 @@ BUCKETS = [  # latents of 64x64x1, 64x64x17, portrait, landscape, 96x96x33, 128x
     (6, 10, 14),
 ]
 SMALL = DiTConfig(width=48, depth=2, heads=2, mlp_width=96, text_width=20, channels=4)
+FINAL = replace(SMALL, final_hidden=6)
 WAN_SMALL = replace(
     DIT_PRESETS["wan2.1-t2v-1.3b"], width=48, depth=2, heads=2, mlp_width=80, text_width=20, channels=4
 )
@@ -81,9 +82,10 @@ def test_starts_as_zero_with_identity_blocks() -> None:
         assert torch.equal(before, after)
 
 
-def test_every_parameter_learns_after_two_steps() -> None:
+@pytest.mark.parametrize("config", [SMALL, FINAL])
+def test_every_parameter_learns_after_two_steps(config: DiTConfig) -> None:
     torch.manual_seed(0)
-    dit = DiT(SMALL)
+    dit = DiT(config)
     optimizer = torch.optim.SGD(dit.parameters(), lr=0.1)
     latent, text, mask = torch.randn(4, 4, 3, 4, 4), torch.randn(4, 5, 20), torch.ones(4, 5, dtype=torch.bool)
     for _ in range(3):  # the head moves first, then the gates, then what is behind the gates
@@ -115,7 +117,7 @@ def test_training_from_scratch_is_stable_at_the_recipe_rate() -> None:
     assert max(losses) < 1.05 * losses[0]
 
 
-@pytest.mark.parametrize("config", [SMALL, WAN_SMALL, *ARMS])
+@pytest.mark.parametrize("config", [SMALL, WAN_SMALL, FINAL, *ARMS])
 def test_constant_frame_timesteps_equal_one_per_clip(config: DiTConfig) -> None:
     dit = lively(config)
     latent, text, timestep = torch.randn(2, 4, 3, 4, 6), torch.randn(2, 5, 20), torch.tensor([10.0, 700.0])
@@ -222,7 +224,7 @@ def test_cached_text_equals_text() -> None:
 
 
 @pytest.mark.parametrize("fps_B", [None, torch.tensor([8.0, 12.0, 16.0, 24.0, 8.0])])
-@pytest.mark.parametrize("config", [SMALL, WAN_SMALL, ARMS[0], ARMS[2]])
+@pytest.mark.parametrize("config", [SMALL, WAN_SMALL, FINAL, ARMS[0], ARMS[2]])
 def test_packed_and_padded_equal_clip_by_clip(config: DiTConfig, fps_B: Tensor | None) -> None:
     dit = lively(config)
     latents, timesteps, texts = clips([(3, 4, 4), (1, 4, 4), (3, 4, 4), (2, 6, 4), (3, 4, 6)])
@@ -250,6 +252,27 @@ def test_packed_and_padded_have_the_same_gradients() -> None:
         )
     for packed, padded in zip(*gradients, strict=True):
         torch.testing.assert_close(packed, padded, rtol=1e-3, atol=1e-5)
+
+
+def test_a_final_convolution_is_nothing_at_first_and_then_reaches_the_next_patch_and_frame() -> None:
+    """A change of one value of the latent behind the transformer moves what is predicted beside its patch."""
+    config = replace(FINAL, patch=(2, 2, 2))
+    torch.manual_seed(0)
+    fresh, latent = DiT(config), torch.randn(1, 4, 4, 6, 6)
+    words = torch.randn(1, 3, 20)
+    assert fresh(latent, torch.rand(1, 4) * 1000, words).abs().max() == 0
+    dit, blind = lively(config), torch.zeros(1, 4, 4, 6, 6)
+    assert dit.final is not None
+    condition_FD = torch.randn(2, 48)
+    patches_SC = torch.randn(18, 32)
+    with torch.no_grad():
+        before = dit._prediction(patches_SC, blind, condition_FD)
+        after = dit._prediction(patches_SC + torch.eye(18, 1) * 5, blind, condition_FD)
+    moved_THW = (before != after).any(1)[0]
+    assert moved_THW[:2, :2, :2].all()
+    assert moved_THW[2, :3, :3].all()
+    assert moved_THW[:2, 2, 2].all()
+    assert not moved_THW[:, 4:].any()
 
 
 def test_latent_frames_lie_at_the_middle_of_their_video_frames() -> None:

@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -343,3 +344,22 @@ def test_a_unet_trains_alone_and_draws(data: Path, tmp_path: Path) -> None:
     video = generate(model, Request("a red ball", 32, 32, 9, steps=2))
     assert video.frames_THWC.shape == (9, 32, 32, 3)
     assert np.ptp(video.frames_THWC) > 0
+
+
+def test_a_final_convolution_is_added_to_trained_weights_and_nothing_else_is(
+    data: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    settings = config(data, tmp_path / "run", init_from=str(undisturbed / "model"), dit={"final_hidden": 8})
+    settings = replace(settings, optimizer=OptimizerConfig(3, warmup=1))
+    run = begin(settings, Ranks(), None)
+    trained = load(undisturbed / "model").dit
+    latent, words = torch.randn(1, 16, 3, 4, 4), torch.randn(1, 4, 32)
+    with torch.no_grad():
+        assert torch.equal(
+            run.dit(latent, torch.tensor([300.0]), words), trained(latent, torch.tensor([300.0]), words)
+        )
+    run.close()
+    shutil.rmtree(tmp_path / "run")
+    assert load(train_dit(settings)).dit.final is not None
+    with pytest.raises(InputError, match="only final_hidden may be added"):
+        begin(replace(settings, out=str(tmp_path / "other"), dit={"width": 64}), Ranks(), None)

@@ -182,7 +182,8 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
     stride = model.vae.strides[0]
     longest = 1 + stride * (window(model, LEAST) - 1)
     least = 1 if task.verb in REDRAWING else min(longest, recipe.frames)
-    refuse_what_does_not_fit(model, replace(recipe, frames=least))  # before the sources are scaled to such a size
+    # Before the sources are scaled to such a size.
+    refuse_what_does_not_fit(model, replace(recipe, frames=least))
     known = sum(clip.frames for clip in sources(recipe))
     if task.verb == "extend":
         recipe = replace(recipe, frames=known + recipe.frames)

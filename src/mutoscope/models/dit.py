@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mutoscope.errors import InputError
+from mutoscope.models.final_convolution import FinalConvolution
 from mutoscope.models.layers import (
     EPSILON,
     MLP,
@@ -56,6 +57,7 @@ class DiTConfig:
     modulation: how timestep and pooled text come in. "gated" is a shift, a scale and a gate of every branch; "plain"
         has no gates (adaLN); "in_context" has none of them: one more token in front of every latent frame (DiT's
         table 4 compares the three).
+    final_hidden: channels of the convolution behind the head (final_convolution.py), 0 for none.
     """
 
     width: int
@@ -75,6 +77,7 @@ class DiTConfig:
     gelu: Literal["none", "tanh"] = "none"
     zero_init: bool = True
     modulation: Literal["gated", "plain", "in_context"] = "gated"
+    final_hidden: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2 or self.width // self.heads < 6:
@@ -155,6 +158,8 @@ class DiT(nn.Module):
         self.head = nn.Linear(width, values)
         if config.zero_init:
             self._zero_init()
+        hidden = config.final_hidden
+        self.final = FinalConvolution(config.channels, hidden, width) if hidden else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
 
     def _zero_init(self) -> None:
@@ -194,8 +199,9 @@ class DiT(nn.Module):
         clip_F = torch.arange(batch, device=timestep.device).repeat_interleave(rows)
         x_SD = self._embed([latent_BCTHW], [grid])
         rope = self._rope(grid, fps_B, x_SD.device)
-        patches_SC = self._run(x_SD, self._condition(timestep_F, clip_F, cache, fps_B), layout, rope, cache)
-        return self._unpatchify(patches_SC, grid).to(latent_BCTHW.dtype)
+        condition_FD = self._condition(timestep_F, clip_F, cache, fps_B)
+        patches_SC = self._run(x_SD, condition_FD, layout, rope, cache)
+        return self._prediction(patches_SC, latent_BCTHW, condition_FD)
 
     def forward_packed(
         self,
@@ -231,8 +237,9 @@ class DiT(nn.Module):
         condition_FD = self._condition(timestep_F, clip_F, cache, fps_B)
         patches_SC = self._run(x_SD, condition_FD, layout, torch.cat(ropes), cache)
         clips: list[Tensor] = []
-        for part, grid in zip(split(patches_SC, layout.groups), grids, strict=True):
-            clips.extend(self._unpatchify(part.flatten(0, 1), grid).to(latents[0].dtype))
+        conditions = torch.split(condition_FD, [rows for rows, _ in layout.spans])
+        for part, stack, part_FD in zip(split(patches_SC, layout.groups), stacks, conditions, strict=True):
+            clips.extend(self._prediction(part.flatten(0, 1), stack, part_FD))
         return [clips[order.index(i)] for i in range(len(latents))]
 
     def forward_padded(
@@ -267,8 +274,12 @@ class DiT(nn.Module):
         x_SD = pad_sequence(list(rows), batch_first=True).flatten(0, 1)
         condition_FD = self._condition(timestep_F, clip_F, cache, fps_B)
         patches_SC = self._run(x_SD, condition_FD, layout, rope, cache)
-        clips = zip(split(patches_SC, layout.groups)[0], lengths, grids, strict=True)
-        return [self._unpatchify(row[:n], grid)[0].to(latents[0].dtype) for row, n, grid in clips]
+        conditions = torch.split(condition_FD, [t + 1 for t, _, _ in grids])
+        clips = zip(split(patches_SC, layout.groups)[0], lengths, latents, conditions, strict=True)
+        return [
+            self._prediction(row_SC[:n], latent[None], part_FD[:-1])[0]
+            for row_SC, n, latent, part_FD in clips
+        ]
 
     def cache_text(self, text_BLD: Tensor, mask_BL: Tensor | None = None) -> TextCache:
         """Keys and values of all blocks and the pooled text; pass it to `forward` in place of the text."""
@@ -389,6 +400,15 @@ class DiT(nn.Module):
         rows = [table[torch.arange(n).clamp_max(PLACES - 1)] for table, n in zip(self.places, grid)]
         place_THWD: Tensor = rows[0][:, None, None] + rows[1][:, None] + rows[2]
         return tokens_BSD + place_THWD.flatten(0, 2).to(tokens_BSD.dtype)
+
+    def _prediction(self, patches_SC: Tensor, latent_BCTHW: Tensor, condition_FD: Tensor) -> Tensor:
+        """The prediction for clips of one size from their patches; a row of the condition per clip or token frame."""
+        prediction_BCTHW = self._unpatchify(patches_SC, self._grid(latent_BCTHW))
+        if self.final is not None:
+            if len(condition_FD) > len(latent_BCTHW):
+                condition_FD = condition_FD.repeat_interleave(self.config.patch[0], dim=0)
+            prediction_BCTHW = self.final(prediction_BCTHW, latent_BCTHW, condition_FD)
+        return prediction_BCTHW.to(latent_BCTHW.dtype)
 
     def _unpatchify(self, patches_SC: Tensor, grid: Grid) -> Tensor:
         (t, h, w), (p, q, r) = grid, self.config.patch

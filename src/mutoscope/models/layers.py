@@ -284,7 +284,7 @@ def xavier_init(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def zero_init(layer: nn.Linear | nn.Conv2d) -> None:
+def zero_init(layer: nn.Linear | nn.Conv2d | nn.Conv3d) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -100,11 +100,11 @@ class TrainDiTConfig:
 
     size names a preset of the network and of the text encoder; dit and text change single numbers of it.
     network: "unet" is the rival of the transformer (models/unet.py), for comparisons in one process.
-    init_from: a model folder to start from (its tokenizer is kept). tokenizer: a tokenizer.json; trained on
-    captions if left out. device: "auto" is the GPU if there is one. compile: whether torch.compile takes the
-    blocks, which pays after some minutes, most of all where batches are bucketed. minutes: of one sitting, which
-    then saves and ends with exit code 75. Lengths of time are in steps unless they say otherwise; 0 turns a thing
-    off.
+    init_from: a model folder to start from (its sizes and tokenizer are kept, dit may add to it). tokenizer: a
+    tokenizer.json; trained on captions if left out. device: "auto" is the GPU if there is one. compile: whether
+    torch.compile takes the blocks, which pays after some minutes, most of all where batches are bucketed. minutes:
+    of one sitting, which then saves and ends with exit code 75. Lengths of time are in steps unless they say
+    otherwise; 0 turns a thing off.
     """
 
     latents: str
@@ -398,7 +398,9 @@ def build_models(
     """DiT and text of the config's sizes, or those of `init_from` with their weights."""
     if config.init_from is not None:
         trained = load(config.init_from, "cpu")
-        return trained.dit.train(), Text(trained.text.tokenizer, trained.text.encoder.train())
+        return grown(trained.dit, config.dit).train(), Text(
+            trained.text.tokenizer, trained.text.encoder.train()
+        )
     if tokenizer_json is not None:
         tokenizer = Tokenizer.from_str(tokenizer_json)
     elif config.tokenizer is not None:
@@ -419,6 +421,24 @@ def build_models(
         return cast(DiT, unet), Text(tokenizer, TextEncoder(text_config))  # it is called as a DiT is
     dit = DiT(preset(DiTConfig, DIT_PRESETS[config.size], changes, "dit"))
     return dit, Text(tokenizer, TextEncoder(text_config))
+
+
+def grown(dit: DiT, changes: Mapping[str, Any]) -> DiT:
+    """The DiT with parts added that change nothing yet. Raises InputError for changes that are no such parts."""
+    if not changes:
+        return dit
+    larger = DiT(preset(DiTConfig, dit.config, changes, "dit"))
+    weights, theirs = dit.state_dict(), larger.state_dict()
+    added = theirs.keys() - weights.keys()
+    if any(theirs[name].shape != weights[name].shape for name in theirs.keys() & weights.keys()) or not (
+        weights.keys() <= theirs.keys() and all(name.startswith("final.") for name in added)
+    ):
+        raise InputError(
+            f"dit {dict(changes)} does not fit the weights of init_from: only final_hidden may be added to them; "
+            "leave the rest out."
+        )
+    larger.load_state_dict(theirs | weights)
+    return larger
 
 
 def preset(cls: type[T], start: T, changes: Mapping[str, Any], where: str) -> T:
