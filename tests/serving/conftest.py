@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -127,14 +129,59 @@ def postgres(cluster: str) -> str:
     return f"{cluster}&options=-csearch_path%3D{name}"
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server of our own, in a process of its own."""
+    pytest.importorskip("boto3")
+    pytest.importorskip("moto")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + PATIENCE
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert time.monotonic() < until, "the S3 server did not start"
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket of the test's own."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"b{secrets.token_hex(4)}"
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=name)
+    client.close()
+    return f"s3://{name}"
+
+
 Submit = Callable[..., Job]
 
 
 @pytest.fixture
-def submit(store: Store) -> Submit:
+def submit(store: Store, submit_to: Submit) -> Submit:
     """Queue an order for a tenant."""
+    return partial(submit_to, store)
 
-    def queue(tenant: str = "local", **changes: object) -> Job:
+
+@pytest.fixture
+def submit_to() -> Submit:
+    """Queue an order in a store for a tenant."""
+
+    def queue(store: Store, tenant: str = "local", **changes: object) -> Job:
         number = replace(ORDER, **changes)  # type: ignore[arg-type]
         return store.submit(Submission(tenant, number, "print"), QueueLimits())[0]
 

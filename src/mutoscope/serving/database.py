@@ -64,7 +64,7 @@ class Database(Protocol):
 
 
 class Unreachable(sqlite3.OperationalError):
-    """PostgreSQL does not answer, or not in time; a kin of SQLite's own error, so that one clause catches both."""
+    """PostgreSQL (or the objects) does not answer in time; a kin of SQLite's error: one clause catches both."""
 
 
 def open_database(place: Path | str) -> Database:
@@ -240,6 +240,10 @@ class PostgresConnection:
 
     def close(self) -> None:
         self._raw.close()
+
+    def __del__(self) -> None:  # its thread has ended
+        with contextlib.suppress(AttributeError):  # it never came to be
+            self._raw.close()
 
     @contextlib.contextmanager
     def _reachable(self) -> Iterator[None]:
