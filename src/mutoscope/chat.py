@@ -6,7 +6,9 @@ Nothing here is called unless a user names an endpoint. The key is read from $OP
 import base64
 import io
 import os
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from mutoscope.errors import InputError
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY = "OPENAI_API_KEY"
+T = TypeVar("T")
 
 
 def check_address(url: str) -> None:
@@ -35,6 +38,30 @@ def connect(url: str, timeout: float, retries: int, asked_by: str) -> "OpenAI":
         raise InputError(f"{asked_by} the openai package: pip install 'mutoscope[llm]'.") from error
     key = os.environ.get(KEY) or "none"  # servers of one's own want none, but the client wants one
     return OpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=retries)
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T:
+    """What `ask` gives. Raises TimeoutError when it takes longer, and what it raises.
+
+    The client's own timeout is for silence: an endpoint that sends a byte now and then would keep one waiting for ever.
+    """
+    answers: list[T] = []
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:  # told to whoever waits
+            faults.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)  # nobody waits for it at the end
+    thread.start()
+    thread.join(seconds)
+    if faults:
+        raise faults[0]
+    if not answers:
+        raise TimeoutError(f"no whole answer within {seconds:g} seconds")
+    return answers[0]
 
 
 def jpeg_url(picture: "Image", side: int) -> str:

@@ -2,12 +2,18 @@
 
 import random
 import time
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-from mutoscope.generation.expand import Expansion, expand, lost, split_shots
-from mutoscope.world.captions import HELD_OUT_SYNONYMS, Fact, parse
+from mutoscope.evaluation.caption_facts import FRESH
+from mutoscope.evaluation.exams import running_on, terse, with_strange_words, with_typos
+from mutoscope.generation.expand import Expansion, expand, fits, split_shots
+from mutoscope.generation.stated import lost
+from mutoscope.world.captions import HELD_OUT_SYNONYMS, Fact, Kind, caption, parse
 from mutoscope.world.palette import VISIBLE_ON
+from mutoscope.world.scene import EVERYTHING, View, sample_scene
 from mutoscope.world.stage import BACKGROUNDS, COLOURS, SHAPES
 
 # How people might say it; none of these lists is the captioner's.
@@ -78,6 +84,108 @@ def test_200_prompts_keep_every_stated_fact() -> None:
         unchanged += [prompt] * (expansion.text == prompt)
     assert all(parse(prompt)[1] == () for prompt in unchanged)
     assert len(unchanged) < 20
+
+
+@pytest.mark.parametrize("form", ["typos", "synonyms", "terse", "run-on"])
+def test_50_captions_of_fresh_scenes_in_other_forms_keep_every_fact(form: str) -> None:
+    for seed in range(FRESH + 900, FRESH + 950):
+        kind: Kind = ("short", "medium")[seed % 2]
+        plain = caption(sample_scene(seed, EVERYTHING), View(64, 64, 17), kind, seed % 1000)
+        told = parse(plain)[0]
+        match form:
+            case "typos":
+                prompt = with_typos(plain, np.random.default_rng(seed))
+            case "synonyms":
+                prompt = with_strange_words(plain)
+            case "run-on":
+                prompt = running_on(plain)
+            case _:
+                prompt, told = terse(told if "Shot" not in plain else parse("a red ball rolls left")[0])
+        expansion = expand(prompt, seed)
+        assert lost(told, parse(expansion.text)[0]) == (), (prompt, expansion.text)
+        assert parse(expansion.text)[1] == (), expansion.text
+
+
+class Fake:
+    """An author that says what it is told to."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts, self.asked = texts, list[str]()
+
+    def write(self, source: str, kind: str, seed: tuple[int, int]) -> str:
+        self.asked.append(source)
+        return self.texts[min(seed[1], len(self.texts) - 1)]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake]:
+    def make(*texts: str) -> Fake:
+        author = Fake(*texts)
+        monkeypatch.setattr("mutoscope.generation.author.shipped", lambda: author)
+        return author
+
+    return make
+
+
+GOOD = (
+    "A small red ball rolls to the left, in the middle. The scene is set at night. "
+    "The scene is a small paper theatre."
+)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "A small blue ball rolls to the left. The scene is set at night.",  # another colour
+        "A small red ball rolls to the right. The scene is set at night.",  # another way
+        "A small red ball rolls to the left. It takes place at sunset. The scene is set at night.",  # two places
+        "A small red ball rolls to the left. A blue box stands still. The scene is set at night.",  # one too many
+        "A small red ball rolls to the left. The scene is set at night. The camera zooms in.",  # nobody asked
+        "A small red ball rolls to the left. There are two objects in the picture. The scene is set at night.",
+        "A small red ball rolls to the left beside a giraffe. The scene is set at night.",
+        "Everything is cut from paper, with soft shadows.",
+        "",
+    ],
+)
+def test_the_guard_takes_the_next_draft_for_a_bad_one(fake: Callable[..., Fake], bad: str) -> None:
+    author = fake(bad, GOOD)
+    assert expand("scarlett sphere goes left at nihgt", 3, "detailed").text == GOOD
+    assert author.asked == ["A red ball moves to the left. The scene is set at night."] * 2
+    fake(bad)
+    rules = expand("scarlett sphere goes left at nihgt", 3, "detailed")
+    assert rules.text != bad
+    assert lost(rules.stated, parse(rules.text)[0]) == ()
+
+
+def test_a_medium_caption_adds_no_size_and_no_place_that_was_not_open(fake: Callable[..., Fake]) -> None:
+    stated = parse("red ball left")[0]
+    assert fits("a red ball rolls to the left", stated, "medium")
+    assert not fits("a small red ball rolls to the left", stated, "medium")
+    assert not fits("a red ball rolls to the left at night", stated, "medium")
+    assert fits("a red ball rolls to the left at night", parse("red ball")[0], "medium")
+    assert not fits("a red ball rolls to the left and a red ball", stated, "medium")
+    fake("a red ball rolls left")
+    assert expand("red ball left").text == "a red ball rolls left"
+
+
+def test_what_is_added_must_be_seen() -> None:
+    assert not fits("A white ball rolls to the left in the snow.", parse("a white ball left")[0], "detailed")
+    assert fits(
+        "A white ball rolls to the left in the snow.", parse("a white ball left in the snow")[0], "detailed"
+    )
+
+
+def test_the_model_is_not_asked_for_what_it_was_not_taught(fake: Callable[..., Fake]) -> None:
+    author = fake(GOOD)
+    shots = expand("Shot 1: a red ball in a meadow. Shot 2: the red ball at night.", 0, "detailed")
+    assert len(split_shots(shots.text)) == 2
+    assert expand("night", 0, "detailed").text != GOOD
+    assert expand("a red ball", 0, "detailed", picture=True).text != GOOD
+    assert author.asked == []
+    told = expand("a red ball left at night and a giraffe", 0, "detailed")
+    assert (told.text, told.unknown) == (GOOD, ("giraffe",))
+    assert "giraffe" in told.notes[0]
+    assert author.asked == ["A red ball moves to the left. The scene is set at night."]
 
 
 @pytest.mark.parametrize("seed", range(20))

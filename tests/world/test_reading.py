@@ -106,3 +106,16 @@ def test_any_text_can_be_read() -> None:
         "\x00 \ud800 🎈",
     ):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "colour"),
+    [
+        ("a big fluffy red ball", "large", "red"),
+        ("a big jet back ball", "large", "black"),
+        ("a big giraffe and a red ball", None, "red"),
+    ],
+)
+def test_a_strange_adjective_parts_no_other_from_its_noun(text: str, size: str | None, colour: str) -> None:
+    found = {fact.kind: fact.value for fact in parse(text)[0]}
+    assert found == {"shape": "ball", "colour": colour} | ({"size": size} if size else {})

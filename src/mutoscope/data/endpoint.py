@@ -12,13 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from mutoscope.chat import KEY, check_address, connect, jpeg_url
+from mutoscope.chat import KEY, check_address, connect, jpeg_url, within
 from mutoscope.data.recaption import Captions
 from mutoscope.errors import InputError
 from mutoscope.models.captioner import LENGTHS
 from mutoscope.video import Video
 
 FAILURES = 5  # clips in a row after which the endpoint is given up
+PAUSE = 8.0  # seconds, the longest of the client between two tries
+BROKEN = (
+    ValueError,
+    AttributeError,
+    IndexError,
+    TypeError,
+)  # what the client makes of an answer in no known form
 QUESTION = """These {count} pictures are frames of one video clip of {seconds:.1f} seconds, in order of time.
 Describe the clip for the training of a text-to-video model: what is seen (colours, shapes, sizes, how many), how it
 moves and in which direction, where things are to each other, the background, the style, and how the camera moves.
@@ -121,8 +128,8 @@ class EndpointWriter:
         import openai
 
         try:
-            offered = [model.id for model in self.client.models.list().data]
-        except openai.OpenAIError as error:
+            offered = [model.id for model in within(self._patience, self.client.models.list).data]
+        except (openai.OpenAIError, TimeoutError, *BROKEN) as error:
             raise self._hopeless(error) from error
         if not offered:
             raise InputError(f"{self.endpoint.url} offers no model; name one with --with-model.")
@@ -138,19 +145,34 @@ class EndpointWriter:
         heard = ""
         for _ in range(2):  # nonsense is asked once more
             try:
-                answer = self.client.chat.completions.create(
-                    model=self.model, messages=[{"role": "user", "content": content}]
-                )
-            except (openai.APITimeoutError, openai.InternalServerError, openai.RateLimitError) as error:
+                answer = within(self._patience, lambda: self._asked(content))
+                self.bill.add(answer.usage)
+                heard = (answer.choices[0].message.content or "") if answer.choices else ""
+            except (
+                openai.APITimeoutError,
+                openai.InternalServerError,
+                openai.RateLimitError,
+                TimeoutError,
+            ) as error:
                 return InputError(f"no answer ({_brief(error)}) after {self.endpoint.retries} retries.")
             except openai.OpenAIError as error:
                 raise self._hopeless(error) from error
-            self.bill.add(answer.usage)
-            heard = (answer.choices[0].message.content or "") if answer.choices else ""
+            except BROKEN as error:
+                heard = f"({_brief(error)})"
             captions = captions_in(heard)
             if captions is not None:
                 return captions
         return InputError(f"the answer holds no captions: {heard[:80]!r}.")
+
+    def _asked(self, content: list[Any]) -> Any:
+        return self.client.chat.completions.create(
+            model=self.model, messages=[{"role": "user", "content": content}]
+        )
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for one answer with all tries."""
+        return (self.endpoint.timeout + PAUSE) * (1 + self.endpoint.retries)
 
     def _hopeless(self, error: Exception) -> InputError:
         return InputError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from mutoscope.chat import check_address, connect, jpeg_url
+from mutoscope.chat import check_address, connect, jpeg_url, within
 from mutoscope.errors import InputError
 from mutoscope.generation.stated import lost
 from mutoscope.world.captions import parse
@@ -90,23 +90,23 @@ def rewrite(chat: Chat, prompt: str, kind: Kind, picture: Path | None = None) ->
     content: list[Any] = [{"type": "text", "text": prompt}]
     if picture:
         content.append({"type": "image_url", "image_url": {"url": shown(picture)}})
+    messages: list[Any] = [
+        {"role": "system", "content": told},
+        {"role": "user", "content": content if picture else prompt},
+    ]
     fault = ""
     try:
-        model = chat.model or _first_model(client)
+        model = chat.model or within(2 * chat.timeout, lambda: _first_model(client))
         for _ in range(2):
-            answer = client.chat.completions.create(
-                model=model,
-                messages=[
-                    {"role": "system", "content": told},
-                    {"role": "user", "content": content if picture else prompt},
-                ],
+            answer = within(
+                2 * chat.timeout, lambda: client.chat.completions.create(model=model, messages=messages)
             )
             choices = getattr(answer, "choices", None)
             text = cleaned((choices[0].message.content or "") if choices else "")
             fault = fault_of(text, prompt, kind)
             if not fault:
                 return text
-    except (openai.OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
+    except (openai.OpenAIError, TimeoutError, ValueError, AttributeError, IndexError, TypeError) as error:
         fault = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
     raise Unanswered(f"{urlsplit(chat.url).netloc} gave no usable answer ({fault}).")
 

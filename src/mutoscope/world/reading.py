@@ -15,6 +15,7 @@ from mutoscope.world.words import (
 )
 
 WORD = re.compile(r"[^\W_]+(?:-[^\W\d_]+)*")
+DESCRIBED = ("colour", "size", "material", "shape")  # what may follow an adjective
 Token = tuple[str, str]
 
 
@@ -111,6 +112,8 @@ def _read_nouns(tokens: Sequence[Token]) -> tuple[dict[int, int], list[Fact]]:
     adjectives: dict[str, str] = {}
     definite, latest = False, 0
     for position, (kind, value) in enumerate(tokens):
+        if kind == "unknown" and tokens[position + 1 : position + 2] and tokens[position + 1][0] in DESCRIBED:
+            continue  # an adjective more: "a big fluffy red ball"
         if kind in ("article", "background", "unknown", "elsewhere"):
             if kind == "article" and things:  # "the ball is red, a box ..."
                 things[latest] = adjectives | things[latest]
@@ -143,6 +146,7 @@ def _agrees(one: dict[str, str], other: dict[str, str]) -> bool:
 def _tokens(text: str) -> list[Token]:
     """(kind, value) of every phrase, longest first; function words are dropped, articles kept."""
     words = [_spelt(word) for word in WORD.findall(text)]
+    words = [_continued(one, word) for one, word in zip(["", *words], words)]
     tokens, position = [], 0
     while position < len(words):
         for length in range(min(6, len(words) - position), 0, -1):
@@ -193,6 +197,11 @@ def _spelt(word: str) -> str:
     return next((known for known in _VOCABULARY if len(known) >= 4 and _slip(word, known)), word)
 
 
+def _continued(one: str, word: str) -> str:
+    """The second word of a phrase of two that fingers slipped from to another word: "jet back"."""
+    return next((known for known in _SECOND.get(one, ()) if word in NO_TYPOS and _slip(word, known)), word)
+
+
 def _meant(word: str) -> str | None:
     """The known word of which this one is a typo, if it can hardly be another word."""
     if word in NO_TYPOS or not 3 <= len(word) <= 20:
@@ -220,6 +229,9 @@ _VOCABULARY = dict.fromkeys(  # in order of preference
     + [word for phrase in (*READING, *RELATIONS_READ, *COUNT_WORDS) for word in phrase.split()]
     + sorted({*FUNCTION_WORDS, *ELSEWHERE, *NUMBER_WORDS, "they", "both"})
 )
+_SECOND: dict[str, list[str]] = {}
+for _one, _two in (phrase.split() for phrase in READING if phrase.count(" ") == 1):
+    _SECOND.setdefault(_one, []).append(_two)
 _SHORT_WORDS = (
     "red", "green", "blue", "pink", "white", "black", "cyan", "ball", "box", "star", "ring", "left", "right", "down",
     "night", "snow", "neon",
