@@ -1,12 +1,33 @@
-"""The verbs of the server, its jobs and its keys."""
+"""The verbs of the server, its workers, its jobs and its keys."""
 
 import os
+import socket
 from typing import Annotated
 
 import typer
 
 from mutoscope.commands.options import ServerData
 from mutoscope.errors import InputError
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        envvar="MUTOSCOPE_DATABASE",
+        help="Keep jobs and keys in this PostgreSQL, postgresql://USER@HOST/NAME; other users see what is "
+        "written here, so give a password in the variable.",
+    ),
+]
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        "--objects",
+        metavar="s3://BUCKET",
+        envvar="MUTOSCOPE_OBJECTS",
+        help="Keep videos in this S3-compatible bucket; $AWS_ENDPOINT_URL is its server.",
+    ),
+]
 
 
 def serve(
@@ -29,7 +50,7 @@ def serve(
         ),
     ] = None,
     folder: ServerData = None,
-    workers: Annotated[int, typer.Option(help="Processes that make videos, each with the model.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that make videos; 0 with --database.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; else the best there is.")] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="Another name of this server.")] = None,
     allow_origin: Annotated[list[str] | None, typer.Option(help="A site whose pages may use it.")] = None,
@@ -40,6 +61,8 @@ def serve(
             metavar="URL", help="Tell this address of finished videos; $MUTOSCOPE_WEBHOOK_SECRET signs."
         ),
     ] = None,
+    database: Database = None,
+    objects: Bucket = None,
 ) -> None:
     """Serve the OpenAI video API, and a web page, over HTTP."""
     from mutoscope.serving.server import ServeConfig, default_data
@@ -47,8 +70,9 @@ def serve(
     from mutoscope.serving.webhooks import Webhook
     from mutoscope.terminal import Say
 
-    if not 1 <= workers <= 64:
-        raise InputError(f"--workers is {workers}; choose 1 to 64.")
+    fewest = 0 if database and objects else 1
+    if not fewest <= workers <= 64:
+        raise InputError(f"--workers is {workers}; choose {fewest} to 64.")
     if not 0 <= port <= 65535:
         raise InputError(f"--port is {port}; choose 0 to 65535.")
     say = Say()
@@ -73,13 +97,51 @@ def serve(
             keep_hours=keep_hours,
             webhook=None if webhook is None else Webhook(webhook, secret),
             backend=backend or "",
+            database=database or "",
+            objects=objects or "",
         ),
         announce,
     )
 
 
+def worker(
+    database: Database = None,
+    objects: Bucket = None,
+    model: Annotated[
+        str, typer.Option("-m", "--model", metavar="MODEL", help="That of the server.")
+    ] = "tiny",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; else the best there is.")] = None,
+    folder: ServerData = None,
+    name: Annotated[
+        str | None, typer.Option(help="What /metrics calls it; else this machine's name.")
+    ] = None,
+    keep_hours: Annotated[float | None, typer.Option(help="As the server's.")] = None,
+) -> None:
+    """Make videos here for a server on another machine: same PostgreSQL, same bucket, same model."""
+    if not database or not objects:
+        missing = "--objects (or $MUTOSCOPE_OBJECTS)" if database else "--database (or $MUTOSCOPE_DATABASE)"
+        raise InputError(f"A worker needs {missing}; give it what the server was given.")
+    from mutoscope.serving.server import default_data
+    from mutoscope.serving.worker import Alone, work_alone
+
+    code = work_alone(
+        Alone(
+            data=folder or default_data() / "worker",
+            database=database,
+            objects=objects,
+            model=model,
+            device=device or "",
+            name=name or socket.gethostname(),
+            keep_seconds=None if keep_hours is None else keep_hours * 3600,
+        )
+    )
+    raise typer.Exit(code)
+
+
 def jobs_list(
-    folder: ServerData = None, count: Annotated[int, typer.Option("-n", help="How many, newest first.")] = 20
+    folder: ServerData = None,
+    count: Annotated[int, typer.Option("-n", help="How many, newest first.")] = 20,
+    database: Database = None,
 ) -> None:
     """Show the newest jobs of all tenants."""
     from mutoscope.serving.server import open_store
@@ -87,16 +149,20 @@ def jobs_list(
 
     rows = {
         job.id: f"{job.status} {job.progress} %, {job.order.size}, {job.order.seconds:g} s, of {job.tenant}"
-        for job in open_store(folder).all_jobs(count)
+        for job in open_store(folder, database).all_jobs(count)
     }
     Say().table(dict(rows) or {"none": "no jobs yet"})
 
 
-def jobs_cancel(job: Annotated[str, typer.Argument(help="Its id.")], folder: ServerData = None) -> None:
+def jobs_cancel(
+    job: Annotated[str, typer.Argument(help="Its id.")],
+    folder: ServerData = None,
+    database: Database = None,
+) -> None:
     """Stop a waiting or running job."""
     from mutoscope.serving.server import open_store
 
-    store = open_store(folder)
+    store = open_store(folder, database)
     found = store.find(job)
     if found is None:
         raise InputError(f"There is no job {job!r}; `mutoscope jobs list` shows them.")
@@ -108,21 +174,22 @@ def keys_create(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     tenant: Annotated[str | None, typer.Option(help="Whose videos it sees; else those of NAME.")] = None,
     folder: ServerData = None,
+    database: Database = None,
 ) -> None:
     """Make a key and show it, this once."""
     from mutoscope.serving.keys import create_key
     from mutoscope.serving.server import open_store
 
-    print(create_key(open_store(folder), name, tenant)[1])
+    print(create_key(open_store(folder, database), name, tenant)[1])
 
 
-def keys_list(folder: ServerData = None) -> None:
+def keys_list(folder: ServerData = None, database: Database = None) -> None:
     """Show the keys, without their secrets."""
     from mutoscope.serving.keys import list_keys
     from mutoscope.serving.server import open_store
     from mutoscope.terminal import Say
 
-    found = list_keys(open_store(folder))
+    found = list_keys(open_store(folder, database))
     rows = {
         key.id: f"{key.name}, tenant {key.tenant}" + (", revoked" if key.revoked_at else "") for key in found
     }
@@ -130,10 +197,12 @@ def keys_list(folder: ServerData = None) -> None:
 
 
 def keys_revoke(
-    key: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it.")], folder: ServerData = None
+    key: Annotated[str, typer.Argument(help="Its id, as `keys list` shows it.")],
+    folder: ServerData = None,
+    database: Database = None,
 ) -> None:
     """End a key; the server notices within a second."""
     from mutoscope.serving.keys import revoke_key
     from mutoscope.serving.server import open_store
 
-    revoke_key(open_store(folder), key)
+    revoke_key(open_store(folder, database), key)

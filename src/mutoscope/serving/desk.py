@@ -106,7 +106,7 @@ async def job_of(request: Request, identifier: str) -> Job:
 
 
 async def finished_job_of(request: Request, identifier: str) -> Job:
-    """The caller's completed job of this id. Raises ApiError (404), or (409) for one that is not completed."""
+    """The caller's completed job of this id, its files here. Raises ApiError (404), or (409) when not completed."""
     job = await job_of(request, identifier)
     if job.status != "completed":
         raise ApiError(
@@ -114,6 +114,8 @@ async def finished_job_of(request: Request, identifier: str) -> Job:
             "video_not_ready",
             f"This video is {job.status.replace('_', ' ')}; only completed ones have content.",
         )
+    shelf = desk_of(request).shelf
+    await asyncio.to_thread(shelf.bring, shelf.attempt(job))
     return job
 
 

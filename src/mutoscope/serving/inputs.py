@@ -45,7 +45,7 @@ class Inputs:
 
     async def __aexit__(self, *_: object) -> None:
         if not self.is_kept:
-            self.desk.shelf.drop_inputs(self.token)
+            await asyncio.to_thread(self.desk.shelf.drop_inputs, self.token)
 
     async def add_picture(self, data: bytes, name: str, param: str) -> None:
         async with _upload(self.desk, data) as folder:
@@ -82,6 +82,8 @@ class Inputs:
         if refusal is not None:
             status = 400 if refusal.code == "moderation_blocked" else 503
             raise ApiError(status, refusal.code, refusal.reason, "prompt" if status == 400 else None)
+        if self.token:
+            await asyncio.to_thread(self.desk.shelf.send, self.desk.shelf.inputs(self.token))
         asked = Submission(tenant_of(request), order, orders.fingerprint(fields), key, is_retry)
         try:
             job, self.is_kept = await self.desk.write(self.desk.store.submit, asked, self.desk.limits)
@@ -133,7 +135,8 @@ async def _kept_picture(request: Request, identifier: str) -> bytes | None:
     if job is None or job.status != "completed" or job.order.all_frames != 1:
         return None
     try:
-        return await asyncio.to_thread((desk.shelf.attempt(job) / FILES["video"][0]).read_bytes)
+        folder = await asyncio.to_thread(desk.shelf.bring, desk.shelf.attempt(job))
+        return await asyncio.to_thread((folder / FILES["video"][0]).read_bytes)
     except FileNotFoundError:  # deleted a moment ago
         return None
 

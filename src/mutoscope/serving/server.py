@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import fcntl
 import ipaddress
 import logging
 import os
@@ -12,10 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
@@ -27,11 +25,12 @@ from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import LOOPBACK, Door, Gate, PunctualProtocol
 from mutoscope.serving.jobs import LEASE, QueueLimits, Store
 from mutoscope.serving.keys import Keyring, list_keys
+from mutoscope.serving.objects import open_objects
 from mutoscope.serving.offer import folder_of, learn
 from mutoscope.serving.policy import read_policy
 from mutoscope.serving.processes import owner_of
 from mutoscope.serving.remote import from_environment
-from mutoscope.serving.shelf import Shelf
+from mutoscope.serving.shelf import Shelf, alone
 from mutoscope.serving.webhooks import Webhook, deliver_due
 from mutoscope.weights import card as weights
 from mutoscope.weights.card import ModelCard
@@ -43,6 +42,8 @@ FILES = 8192
 """Open files wanted: connections and content."""
 
 BACKLOG = 2048
+DATABASE, OBJECTS = "MUTOSCOPE_DATABASE", "MUTOSCOPE_OBJECTS"
+"""Variables that tell where jobs and files are kept."""
 
 log = logging.getLogger("mutoscope.server")
 
@@ -53,7 +54,8 @@ class ServeConfig:
 
     `workers` processes each load the model onto `device` (None: the best there is). Finished videos are kept
     for `keep_hours` (None: until they are deleted). `webhook` is told of every finished video. With a `backend`
-    its model of this name ("": the first) draws, and each worker waits for one video at a time.
+    its model of this name ("": the first) draws, and each worker waits for one video at a time. `database` is the
+    URL of a PostgreSQL and `objects` an s3://BUCKET for workers on other machines ("": files in `data`).
     """
 
     data: Path = field(default_factory=lambda: default_data())
@@ -68,6 +70,8 @@ class ServeConfig:
     keep_hours: float | None = None
     webhook: Webhook | None = None
     backend: str = ""
+    database: str = field(default="", repr=False)
+    objects: str = ""
 
 
 def default_data() -> Path:
@@ -76,9 +80,9 @@ def default_data() -> Path:
     return Path(os.environ.get("MUTOSCOPE_DATA") or Path(home) / "mutoscope")
 
 
-def open_store(data: Path | None) -> Store:
-    """The job store of a data folder (None: the default one), for commands beside the server."""
-    return Store(Shelf((data or default_data()).absolute()).database)
+def open_store(data: Path | None, database: str | None = None) -> Store:
+    """The job store of a data folder (None: the default one) or of a URL, for commands beside the server."""
+    return Store(database or Shelf((data or default_data()).absolute()).database)
 
 
 def serve(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: None) -> None:
@@ -87,10 +91,13 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: Non
     Raises InputError for a model or an address that cannot be used, for a data folder that another server
     uses, and for a bind beyond this machine without an API key.
     """
-    shelf = Shelf(config.data.absolute())
-    with _alone(shelf.root):
+    if config.backend and (config.database or config.objects):
+        raise InputError("A backend keeps its jobs here; leave out --database and --objects, or --backend.")
+    objects = open_objects(config.objects) if config.objects else None
+    shelf = Shelf(config.data.absolute(), objects)
+    with alone(shelf.root):
         model_card = _card(config, shelf)
-        store = Store(shelf.database)
+        store = open_store(shelf.root, config.database)
         if not _is_loopback(config.host) and not any(key.revoked_at is None for key in list_keys(store)):
             raise InputError(
                 f"Serving on {config.host} lets others in, and there is no API key; make one first: "
@@ -218,7 +225,10 @@ class Crew:
             else:
                 drawing = [str(self.shelf.root), self.config.model, self.config.device or "", *last]
                 started = ["mutoscope.serving.worker", *drawing]
-            process = subprocess.Popen([sys.executable, "-m", *started], stdin=subprocess.DEVNULL)
+            shared = {DATABASE: self.config.database, OBJECTS: self.config.objects}  # others see arguments
+            process = subprocess.Popen(
+                [sys.executable, "-m", *started], stdin=subprocess.DEVNULL, env={**os.environ, **shared}
+            )
             self.members.append(process)
             self.hired_at[process.pid] = time.monotonic()
 
@@ -286,27 +296,6 @@ def _listen(host: str, port: int) -> socket.socket:
             f"Cannot serve on {host} port {port}: {reason.lower()}; choose another port."
         ) from error
     return listener
-
-
-@contextlib.contextmanager
-def _alone(root: Path) -> Iterator[Any]:
-    """Hold the lock of a data folder. Raises InputError while another server does."""
-    try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (root / "lock").open("w")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(
-            f"The data folder {root} cannot be used: {reason}; choose another with --data."
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"Another server uses the data folder {root}; stop it, or choose another folder with --data."
-            ) from error
-        yield lock
 
 
 def _raise_file_limit() -> None:

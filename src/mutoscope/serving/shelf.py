@@ -9,17 +9,26 @@ videos/JOB/steps/                what the model said so far, for the next attemp
 inputs/TOKEN/                    first.png last.png video.mp4, normalised uploads
 characters/CHARACTER/video.mp4
 uploads/                         raw uploads, removed at the end of their request
+
+With objects (see `objects`), finished videos and inputs are kept there under the same names, which every machine
+sees; the folder then holds copies of them.
 """
 
+import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mutoscope.errors import InputError
+from mutoscope.files import hidden_name
 from mutoscope.serving.jobs import Job, Store
+from mutoscope.serving.objects import Objects
 
 FILES = {
     "video": ("video.mp4", "video/mp4"),
@@ -30,9 +39,10 @@ FILES = {
 
 @dataclass(frozen=True)
 class Shelf:
-    """The data folder."""
+    """The data folder, and the objects behind it, if there are any."""
 
     root: Path
+    objects: Objects | None = None
 
     @property
     def database(self) -> Path:
@@ -75,13 +85,13 @@ class Shelf:
         if not token:
             return ""
         copy = self.new_inputs()
-        for path in self.inputs(token).iterdir():
+        for path in self.bring(self.inputs(token)).iterdir():
             share(path, self.inputs(copy) / path.name)
         return copy
 
     def drop_inputs(self, token: str) -> None:
         if token:
-            shutil.rmtree(self.inputs(token), ignore_errors=True)
+            self.remove(self.inputs(token))
 
     def new_upload(self) -> Path:
         """A folder for one raw upload."""
@@ -91,14 +101,62 @@ class Shelf:
 
     def drop(self, job: Job) -> None:
         """Remove everything that belongs to a job; its row is gone already."""
-        shutil.rmtree(self.root / "videos" / job.id, ignore_errors=True)
+        self.remove(self.root / "videos" / job.id)
         self.drop_inputs(job.order.inputs)
+
+    # --- the objects ------------------------------------------------------------------------------
+
+    def send(self, folder: Path) -> None:
+        """Let every machine see the files of a folder. Raises Unreachable."""
+        if self.objects is not None:
+            for path in folder.iterdir():
+                self.objects.put(self._name(path), path)
+
+    def bring(self, folder: Path) -> Path:
+        """The same folder, whole if it was sent and nothing was here; left absent if there is none anywhere.
+
+        Raises Unreachable.
+        """
+        if self.objects is None or folder.is_dir():
+            return folder
+        names = self.objects.names(f"{self._name(folder)}/")
+        partial = hidden_name(folder)
+        try:
+            for name in names:
+                partial.mkdir(parents=True, exist_ok=True)
+                self.objects.get(name, partial / Path(name).name)
+            if names:
+                os.rename(partial, folder)
+        except OSError:
+            if not folder.is_dir():  # else somebody else was faster
+                raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return folder
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder here and for every machine; what cannot be reached now is left to `sweep`."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.objects is not None:
+            with contextlib.suppress(sqlite3.OperationalError):
+                self.objects.remove(self.objects.names(f"{self._name(folder)}/"))
+
+    def forget(self, job: Job) -> None:
+        """Remove the copies that are here of what belongs to a job."""
+        shutil.rmtree(self.root / "videos" / job.id, ignore_errors=True)
+        if job.order.inputs:
+            shutil.rmtree(self.inputs(job.order.inputs), ignore_errors=True)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
 
     def sweep(self, store: Store) -> None:
         """Remove what a kill left behind: files without a row, attempts that were not published, uploads.
 
-        Only to be called while no worker runs and no request is served.
+        Only to be called while no worker runs on this folder and no request is served. Objects of unfinished jobs
+        are left alone: workers on other machines may be writing them.
         """
+        self._sweep_objects(store)
         leases, inputs, characters = store.known_files()
         unfinished = store.unfinished()
         shutil.rmtree(self.root / "uploads", ignore_errors=True)
@@ -117,6 +175,40 @@ class Shelf:
             for folder in _inside(self.root / name):
                 if folder.name not in known:
                     shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep_objects(self, store: Store) -> None:
+        if self.objects is None:
+            return
+        videos, taken = self.objects.names("videos/"), self.objects.names("inputs/")
+        unfinished = store.unfinished()  # after the names: what is finished since then was not among them
+        leases, inputs, _ = store.known_files()
+        stray = [name for name in taken if name.split("/")[1] not in inputs]
+        for name in videos:
+            _, job, lease, *_ = name.split("/")
+            if job not in unfinished and lease != str(leases.get(job)):
+                stray.append(name)
+        self.objects.remove(stray)
+
+
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Hold the lock of a data folder. Raises InputError while another process does, or when it cannot be used."""
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (root / "lock").open("w")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"The data folder {root} cannot be used: {reason}; choose another with --data."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"Another server uses the data folder {root}; stop it, or choose another folder with --data."
+            ) from error
+        yield
 
 
 def share(path: Path, other: Path) -> None:

@@ -1,11 +1,13 @@
 """One worker: a process with one model on one device that takes jobs, makes them and publishes them.
 
-Run by the server as `python -m mutoscope.serving.worker DATA MODEL DEVICE NAME KEEP`. It dies with the server,
-stops a cancelled job within one sampler step, and on SIGTERM ends the running job or gives it back.
+Run by the server as `python -m mutoscope.serving.worker DATA MODEL DEVICE NAME KEEP`, then it dies with the server;
+or alone on another machine, with `mutoscope worker`. It stops a cancelled job within one sampler step, and on
+SIGTERM ends the running job or gives it back.
 """
 
 import contextlib
 import logging
+import os
 import shutil
 import signal
 import sqlite3
@@ -13,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,12 +27,14 @@ from mutoscope.errors import InputError
 from mutoscope.files import replacing_folder
 from mutoscope.generation.journal import Journal
 from mutoscope.generation.preview import shrink, thumbnail
+from mutoscope.serving.database import Unreachable
 from mutoscope.serving.jobs import Job, Store
+from mutoscope.serving.objects import open_objects
 from mutoscope.serving.policy import Policy, Refused, judge, read_policy
 from mutoscope.serving.processes import die_with_parent
 from mutoscope.serving.provenance import Authority, Relation, Source, open_authority, seal
 from mutoscope.serving.sheet import SMALL
-from mutoscope.serving.shelf import Shelf, is_full_disk
+from mutoscope.serving.shelf import Shelf, alone, is_full_disk
 from mutoscope.serving.tasks import Stopped, make
 from mutoscope.video import Video, write_video
 from mutoscope.weights.store import Model, load
@@ -45,6 +49,9 @@ WRITE_EVERY = 0.3
 """Seconds between writes of the progress; cancellation is looked up at every step."""
 
 PREVIEW_EVERY = 1.0
+TRIES = 20
+"""Times, a second apart, that a store which does not answer is told how a job ended."""
+
 DRAIN = 20.0
 """Seconds that the running job gets to end after SIGTERM."""
 
@@ -72,7 +79,8 @@ def with_model(place: "Place", job: Job, folder: Path, progress: "Progress") -> 
 class Place:
     """What a worker works with; `keep_seconds` is how long a finished video is kept (None: for good).
 
-    Without a model something else draws: another server (see `backend`).
+    Without a model something else draws: another server (see `backend`). `is_apart` on a machine without a server:
+    nothing is kept there once it is sent.
     """
 
     shelf: Shelf
@@ -83,6 +91,7 @@ class Place:
     authority: Authority | None = None
     policy: Policy = field(default_factory=Policy)
     draw: Draw = with_model
+    is_apart: bool = False
 
 
 class Drain:
@@ -141,11 +150,13 @@ class Progress:
         if self.drain.is_over:
             self.is_given_back = True
             return False
-        if now - self.written >= WRITE_EVERY:
-            self.written = now
-            go_on = self.place.store.advance(self.job, self.percent)
-        else:
-            go_on = self.place.store.holds(self.job)
+        go_on = True
+        with contextlib.suppress(Unreachable):  # who lost the lease meanwhile cannot publish anyway
+            if now - self.written >= WRITE_EVERY:
+                self.written = now
+                go_on = self.place.store.advance(self.job, self.percent)
+            else:
+                go_on = self.place.store.holds(self.job)
         model = self.place.model
         if go_on and model is not None and x0_BCTHW is not None and now - self.shown >= PREVIEW_EVERY:
             self.shown = now
@@ -176,12 +187,13 @@ def work(place: Place, drain: Drain) -> int:
             time.sleep(1)
             continue
         if job is None:
-            time.sleep(0.1)
+            time.sleep(0.5 if place.store.database.is_shared else 0.1)
             continue
         heartbeat.job, heartbeat.last_step = job, time.monotonic()
         do(place, job, Progress(place, job, heartbeat, drain))
         heartbeat.job = None
-    place.store.write_off(place.owner)
+    with contextlib.suppress(Unreachable):
+        place.store.write_off(place.owner)
     return 0
 
 
@@ -189,18 +201,21 @@ def do(place: Place, job: Job, progress: Progress) -> None:
     """Make one job and publish it, or record why not; what is not published leaves no file."""
     started = time.monotonic()
     folder = place.shelf.attempt(job)
-    published = False
+    published: bool | None = False
     try:
         if job.order.unsupported:
             raise Unsupported(job.order.unsupported)
+        _check_model(place, job)
+        if job.order.inputs:
+            place.shelf.bring(place.shelf.inputs(job.order.inputs))
         with replacing_folder(folder) as partial:
             place.draw(place, job, partial, progress)
             refusal = judge(place.policy, "publish", job.order, partial / "spritesheet.jpg")
             if refusal is not None:
                 raise Refused(refusal)
             seal(partial, job.id, place.authority, _sources(place, job))
-        keep = place.keep_seconds
-        published = place.store.complete(job, None if keep is None else int(time.time() + keep))
+        place.shelf.send(folder)
+        published = _publish(place, job)
         log.info("%s %s in %.1f s", job.id, "completed" if published else "lost", time.monotonic() - started)
     except Stopped:
         if progress.is_given_back:
@@ -215,12 +230,41 @@ def do(place: Place, job: Job, progress: Progress) -> None:
         _record_failure(place, job, reason)
     finally:
         place.shelf.preview(job).unlink(missing_ok=True)
-        if not published:
-            shutil.rmtree(folder, ignore_errors=True)
+        if published is False:
+            place.shelf.remove(folder)
         with contextlib.suppress(OSError, sqlite3.OperationalError):
             if job.id not in place.store.unfinished():
                 shutil.rmtree(place.shelf.steps(job), ignore_errors=True)
+                if place.is_apart:
+                    place.shelf.forget(job)
             folder.parent.rmdir()
+
+
+def _publish(place: Place, job: Job) -> bool | None:
+    """Whether this attempt is the video now; None when the store did not say so for TRIES seconds.
+
+    When an answer was lost, the row tells whether it had been a yes.
+    """
+    keep = place.keep_seconds
+    for _ in range(TRIES):
+        try:
+            if place.store.complete(job, None if keep is None else int(time.time() + keep)):
+                return True
+            found = place.store.find(job.id)
+            return found is not None and (found.status, found.lease) == ("completed", job.lease)
+        except Unreachable:
+            time.sleep(1)
+    return None
+
+
+def _check_model(place: Place, job: Job) -> None:
+    """A worker on another machine may have been started with another model than the server's."""
+    if place.is_apart and place.model is not None and job.order.served_by != place.model.card.name:
+        raise Failed(
+            "wrong_model",
+            f"A worker with the model {place.model.card.name!r} took this video of {job.order.served_by!r}; start "
+            "all workers with the server's model.",
+        )
 
 
 def _journal(shelf: Shelf, model: Model, job: Job) -> Journal:
@@ -236,7 +280,7 @@ def _sources(place: Place, job: Job) -> tuple[Source, ...]:
     if relation is None or not job.order.source:
         return ()
     source = place.store.get(job.tenant, job.order.source)
-    path = place.shelf.attempt(source) / "video.mp4" if source is not None else None
+    path = place.shelf.bring(place.shelf.attempt(source)) / "video.mp4" if source is not None else None
     return (Source(relation, job.order.source, path),)
 
 
@@ -267,6 +311,10 @@ def explain(error: BaseException) -> dict[str, Any]:
             return _failure("not_supported", str(error))
         case InputError():
             return _failure("invalid_request", str(error))
+        case Unreachable():
+            return _failure(
+                "storage_unavailable", "The server's storage does not answer; create the video again later."
+            )
         case _ if _is_out_of_memory(error):
             return _failure(
                 "out_of_memory", "The memory did not suffice; ask for a smaller or shorter video."
@@ -290,7 +338,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _record_failure(place: Place, job: Job, reason: dict[str, Any]) -> None:
     """Fail the job; while the store itself cannot be written, try again for as long as the lease lasts."""
-    for _ in range(20):
+    for _ in range(TRIES):
         try:
             place.store.fail(job, reason)
             return
@@ -298,22 +346,65 @@ def _record_failure(place: Place, job: Job, reason: dict[str, Any]) -> None:
             time.sleep(1)
 
 
+@dataclass(frozen=True)
+class Alone:
+    """How a worker runs on a machine of its own: with the server's database, objects and model.
+
+    `data` is its own folder; `policy.toml` and `provenance/` in it are to be the server's.
+    """
+
+    data: Path
+    database: str = field(repr=False)
+    objects: str
+    model: str
+    device: str
+    name: str
+    keep_seconds: float | None
+
+
+def work_alone(config: Alone) -> int:
+    """Work for a server elsewhere until SIGTERM or Ctrl-C; returns the exit code of `work`.
+
+    Raises InputError for a database, objects, a model or a folder that cannot be used.
+    """
+    _log()
+    drain = Drain()
+    shelf = Shelf(config.data.absolute(), open_objects(config.objects))
+    store = Store(config.database)
+    with alone(shelf.root):
+        for name in ("videos", "inputs"):
+            shutil.rmtree(shelf.root / name, ignore_errors=True)  # of a run that was killed
+        model = load(config.model, config.device or None)
+        place = _place(shelf, store, model, config.name, config.keep_seconds)
+        log.info("ready with the model %s on %s", model.card.name, model.vae.latent_mean.device)
+        return work(replace(place, is_apart=True), drain)
+
+
+def _place(shelf: Shelf, store: Store, model: Model, name: str, keep_seconds: float | None) -> Place:
+    policy, authority = read_policy(shelf.policy), open_authority(shelf.provenance)
+    owner = store.register(name, model.card.name, str(model.vae.latent_mean.device))
+    return Place(shelf, store, model, owner, keep_seconds, authority, policy)
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+
+
 def main(arguments: list[str]) -> int:
     data, name_or_path, device, name, keep = arguments
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    _log()
     drain = Drain()
-    shelf = Shelf(Path(data))
-    store = Store(shelf.database)
     try:
-        policy = read_policy(shelf.policy)
-        authority = open_authority(shelf.provenance)
-        model = load(name_or_path, device or None)
+        objects = os.environ.get("MUTOSCOPE_OBJECTS")
+        shelf = Shelf(Path(data), open_objects(objects) if objects else None)
+        store = Store(os.environ.get("MUTOSCOPE_DATABASE") or shelf.database)
+        place = _place(shelf, store, load(name_or_path, device or None), name, float(keep) if keep else None)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    owner = store.register(name, model.card.name, str(model.vae.latent_mean.device))
-    return work(Place(shelf, store, model, owner, float(keep) if keep else None, authority, policy), drain)
+    return work(place, drain)
 
 
 if __name__ == "__main__":
