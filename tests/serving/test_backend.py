@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from mutoscope.errors import InputError
 from mutoscope.generation.request import file_sha256
 from mutoscope.serving import adopt
 from mutoscope.serving.backend import Backend, Ledger, tidy
+from mutoscope.serving.desk import Desk
+from mutoscope.serving.gate import Gate
 from mutoscope.serving.jobs import Job, Store
 from mutoscope.serving.offer import UNSAID, Offer, learn
 from mutoscope.serving.processes import owner_of
 from mutoscope.serving.provenance import trace
 from mutoscope.serving.remote import Remote, plain
+from mutoscope.serving.server import ServeConfig, serve
 from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.worker import Heartbeat, Place, Progress, do
 from mutoscope.video import Video, read_recipe, read_video, write_video
@@ -157,7 +161,7 @@ def at(store: Store, fake: Fake, is_kin: bool = False, **remote: Any) -> Bench:
     shelf = Shelf(store.path.parent)
     (shelf.root / "backend").mkdir(exist_ok=True)
     offer = Offer(fake.url, ModelCard("wan", defaults=UNSAID), is_kin)
-    settings = {"key": "sk-far", "timeout": 1.0, "patience": 0.7} | remote
+    settings = {"key": "sk-far", "timeout": 1.0, "patience": 30.0} | remote
     backend = Backend(Remote(fake.url, **settings), offer, Ledger(shelf.root / "backend", fake.url))
     place = Place(shelf, store, None, owner_of(os.getpid()), None, draw=backend.draw)
     return Bench(place, backend)
@@ -339,8 +343,9 @@ def failure(bench: Bench, job: Job) -> dict[str, Any]:
     ],
 )
 def test_a_backend_in_trouble_is_asked_a_few_times_and_no_more(
-    bench: Bench, fake: Fake, submit: Submit, answer: Answer, says: str
+    store: Store, fake: Fake, submit: Submit, answer: Answer, says: str
 ) -> None:
+    bench = at(store, fake, patience=0.7)
     fake.script["POST /v1/videos"] = [answer]
     submit(**PLAIN)
     error = failure(bench, bench.run())
@@ -350,7 +355,7 @@ def test_a_backend_in_trouble_is_asked_a_few_times_and_no_more(
 
 
 def test_a_backend_that_is_down_is_a_sentence(bench: Bench, submit: Submit) -> None:
-    away = replace(bench.backend.remote, url="http://127.0.0.1:9/v1")
+    away = replace(bench.backend.remote, url="http://127.0.0.1:9/v1", patience=0.7)
     backend = replace(bench.backend, remote=away)
     submit(**PLAIN)
     error = failure(bench, Bench(replace(bench.place, draw=backend.draw), backend).run())
@@ -410,8 +415,9 @@ def test_a_job_that_is_forgotten_there_fails_here(bench: Bench, fake: Fake, subm
 
 @pytest.mark.parametrize("kind", ["text", "empty", "picture", "half", "short", "moved", "late"])
 def test_what_is_no_video_is_never_published(
-    bench: Bench, fake: Fake, submit: Submit, clip: bytes, kind: str, tmp_path: Path
+    store: Store, fake: Fake, submit: Submit, clip: bytes, kind: str, tmp_path: Path
 ) -> None:
+    bench = at(store, fake, patience=0.7)
     still = write_video(tmp_path / "a.png", Video(np.zeros((1, 64, 64, 3), np.uint8), 8.0)).read_bytes()
     answer, code = {
         "text": ((200, {}, b"#EXTM3U\nhttp://127.0.0.1/secret"), "backend_bad_video"),
@@ -584,6 +590,24 @@ def test_foreign_sentences_are_one_line_of_letters() -> None:
     assert plain("a\n\tb\x00c") == "a b c"
     assert plain(["a"]) == ""
     assert len(plain("x" * 10_000)) == 200
+
+
+def test_a_relay_does_not_say_at_which_size_another_draws(app: Gate, desk: Desk) -> None:
+    said = {}
+    for desk.is_relay in (False, True):
+        with TestClient(app) as client:
+            answer = client.post(
+                "/v1/videos", json={"prompt": "x", "model": "tiny", "size": "1280x720"}
+            ).json()
+        said[desk.is_relay] = (answer["drawn_size"], answer["note"])
+    assert said[True] == ("1280x720", None)
+    assert said[False][0] != "1280x720"
+
+
+def test_a_server_with_a_dead_backend_says_so_and_does_not_start(tmp_path: Path) -> None:
+    config = ServeConfig(data=tmp_path / "data", port=0, model="", backend="http://127.0.0.1:9/v1")
+    with pytest.raises(InputError, match="does not answer"):
+        serve(config)
 
 
 # --- a real second server -------------------------------------------------------------------------

@@ -44,9 +44,8 @@ from mutoscope.serving.remote import (
     said_no,
     sentence,
 )
-from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.tasks import Stopped, lineage
-from mutoscope.serving.worker import Drain, Failed, Place, Progress, work
+from mutoscope.serving.worker import Drain, Failed, Place, Progress, begin_log, opened, work
 from mutoscope.watermark import number_of_record
 
 R = TypeVar("R")
@@ -421,11 +420,10 @@ def _ending(declined: Declined) -> tuple[str, str]:
 def main(arguments: list[str]) -> int:
     data, url, name, keep = arguments
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    begin_log()
     drain = Drain()
-    shelf = Shelf(Path(data))
-    store = Store(shelf.database)
     try:
+        shelf, store = opened(data)
         remote = from_environment(url)
         policy, authority = read_policy(shelf.policy), open_authority(shelf.provenance)
         offer = remembered(folder_of(shelf))

@@ -367,7 +367,7 @@ def work_alone(config: Alone) -> int:
 
     Raises InputError for a database, objects, a model or a folder that cannot be used.
     """
-    _log()
+    begin_log()
     drain = Drain()
     shelf = Shelf(config.data.absolute(), open_objects(config.objects))
     store = Store(config.database)
@@ -386,7 +386,14 @@ def _place(shelf: Shelf, store: Store, model: Model, name: str, keep_seconds: fl
     return Place(shelf, store, model, owner, keep_seconds, authority, policy)
 
 
-def _log() -> None:
+def opened(data: str) -> tuple[Shelf, Store]:
+    """The shelf and the store of a server's folder, those that its environment names. Raises InputError."""
+    objects = os.environ.get("MUTOSCOPE_OBJECTS")
+    shelf = Shelf(Path(data), open_objects(objects) if objects else None)
+    return shelf, Store(os.environ.get("MUTOSCOPE_DATABASE") or shelf.database)
+
+
+def begin_log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
 
@@ -394,12 +401,10 @@ def _log() -> None:
 def main(arguments: list[str]) -> int:
     data, name_or_path, device, name, keep = arguments
     die_with_parent()
-    _log()
+    begin_log()
     drain = Drain()
     try:
-        objects = os.environ.get("MUTOSCOPE_OBJECTS")
-        shelf = Shelf(Path(data), open_objects(objects) if objects else None)
-        store = Store(os.environ.get("MUTOSCOPE_DATABASE") or shelf.database)
+        shelf, store = opened(data)
         place = _place(shelf, store, load(name_or_path, device or None), name, float(keep) if keep else None)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
