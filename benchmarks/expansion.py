@@ -1,6 +1,6 @@
 """What expansion does to success: the same scenes and seeds, prompts as people type them, raw and expanded.
 
-    python benchmarks/expansion.py [--model tiny] [-n 64] [--steps 30] [--kinds short terse ...]
+    python benchmarks/expansion.py [--model tiny] [-n 64] [--steps 30] [--kinds short terse ...] [--rules]
 
 A clip succeeds when every fact that its prompt states holds, and nothing else is there, as in the exams. Prints one
 line of JSON per kind of prompt: shares of successful clips, raw and expanded, and the bootstrap interval (95 %) of
@@ -23,7 +23,7 @@ from mutoscope.evaluation.exams import (
     with_typos,
 )
 from mutoscope.evaluation.truth import judge, observe
-from mutoscope.generation.expand import expand
+from mutoscope.generation import expand as expansion
 from mutoscope.generation.generate import generate_many
 from mutoscope.generation.request import Request
 from mutoscope.weights.store import load
@@ -40,7 +40,12 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=30)
     options.add_argument("--seed", type=int, default=7)
     options.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    options.add_argument(
+        "--rules", action="store_true", help="without the trained expander, if one is shipped"
+    )
     given = options.parse_args()
+    if given.rules:
+        expansion.LEARNED = ()
     model = load(given.model)
     defaults = model.card.defaults
     view = View(defaults.width, defaults.height, defaults.frames, defaults.fps)
@@ -63,7 +68,7 @@ def main() -> None:
                 case _:
                     prompt = plain
             start = time.process_time()
-            text = expand(prompt, scene.seed % 2**32).text
+            text = expansion.expand(prompt, scene.seed % 2**32).text
             taken.append(time.process_time() - start)
             asked.append((scene.seed, told, prompt, text))
         for column in (2, 3):

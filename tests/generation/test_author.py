@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,21 @@ from safetensors.torch import save_file
 
 from mutoscope.config import to_dict
 from mutoscope.errors import InputError
-from mutoscope.generation.author import RECORD, TOKENIZER, WEIGHTS, Author, erf, in_sentences, read_author
+from mutoscope.generation.author import (
+    RECORD,
+    TOKENIZER,
+    WEIGHTS,
+    Author,
+    erf,
+    in_sentences,
+    read_author,
+    shipped,
+)
 from mutoscope.models.captioner import token_rows
 from mutoscope.models.expander import Expander, ExpanderConfig, source_rows
 from mutoscope.models.text import train_tokenizer
+from mutoscope.training.train_expander import passing, short_prompts
+from mutoscope.weights.store import BUILT_IN
 
 SOURCE, TEXT = (
     "A red ball moves left. The scene is set at night.",
@@ -74,3 +86,20 @@ def test_a_damaged_folder_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(b"x" * 100)
     with pytest.raises(InputError, match="no usable expander"):
         read_author(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shipped() is None, reason="no expander is shipped yet: configs/expander-tiny.toml")
+def test_what_is_shipped_is_small_quick_and_keeps_what_is_stated() -> None:
+    author = shipped()
+    assert author is not None
+    assert (BUILT_IN / "expander" / WEIGHTS).stat().st_size <= 2 << 20
+    prompts = short_prompts(200)
+    for kind in ("medium", "detailed"):
+        assert passing(author, prompts, kind) >= 0.95  # type: ignore[arg-type]
+    took = []
+    for one in prompts[:40]:
+        begun = time.process_time()
+        author.write(one.source, "detailed", (1,))
+        took.append(time.process_time() - begun)
+    assert np.median(took) < 0.15

@@ -163,6 +163,8 @@ def test_a_medium_caption_adds_no_size_and_no_place_that_was_not_open(fake: Call
     assert not fits("a small red ball rolls to the left", stated, "medium")
     assert not fits("a red ball rolls to the left at night", stated, "medium")
     assert fits("a red ball rolls to the left at night", parse("red ball")[0], "medium")
+    assert not fits("a red ball rolls to the left", parse("red ball")[0], "medium")
+    assert not fits("a red ball at night", parse("red ball")[0], "medium")
     assert not fits("a red ball rolls to the left and a red ball", stated, "medium")
     fake("a red ball rolls left")
     assert expand("red ball left").text == "a red ball rolls left"

@@ -107,8 +107,8 @@ def drafts_of(stated: Sequence[Fact], kind: Kind, seed: int) -> Iterator[str]:
 def fits(text: str, stated: Sequence[Fact], kind: Kind) -> bool:
     """The guard: whether a caption states what is stated, of as many things, and beyond it only what was left open.
 
-    A medium one may add colours and ways to move, and a place where one of these was open; a detailed one also sizes
-    and the number of things. Nothing is told twice in two ways, and what is added can be seen before its background.
+    A medium one adds the colours and ways to move that are open, and then a place; a detailed one may add any of them,
+    sizes and the number of things. Nothing is told twice in two ways, and what is added can be seen where it is put.
     """
     said, unknown = parse(text)
     counts = [int(fact.value) for fact in stated if fact.kind == "count"]
@@ -116,11 +116,19 @@ def fits(text: str, stated: Sequence[Fact], kind: Kind) -> bool:
         return False
     drafts, added = draft(stated), lost(said, stated)
     open_kinds = {"colour", "direction"} if kind != "detailed" else {"colour", "direction", "size", "count"}
-    if kind == "detailed" or _vague(drafts, picture=False):
+    if kind == "detailed" or vague(drafts, picture=False):
         open_kinds.add("background")
+    if kind == "medium" and not filled(said, drafts):
+        return False
     if _repeats(said) > _repeats(stated) or any(fact.kind not in open_kinds for fact in added):
         return False
     return _visible(said, {fact.kind for fact in added}) and _true_count(said)
+
+
+def filled(said: Sequence[Fact], drafts: Drafts) -> bool:
+    """Whether a caption leaves no colour or motion open, and says where if the prompt left one of them open."""
+    placed = any(fact.kind == "background" for fact in said) or not vague(drafts, picture=False)
+    return placed and not vague(draft(said), picture=False)
 
 
 def _repeats(told: Sequence[Fact]) -> int:
@@ -151,7 +159,7 @@ def _best(
     """The caption with the least beyond what is wanted; the plain rendering when no caption has all that is stated."""
     kind, picture = style
     told = complete(prompt, stated, drafts, picture, rng)
-    wanted = [*stated, *_wanted(told, _vague(drafts, picture))]
+    wanted = [*stated, *_wanted(told, vague(drafts, picture))]
     best, least = None, (10**6, 0)
     for draw in range(
         DRAWS
@@ -178,10 +186,10 @@ def is_caption(prompt: str, drafts: Drafts, picture: bool) -> bool:
     articles, verbs = sum(word in ("a", "an", "the") for word in said), sum(word in VERBS for word in said)
     moving = sum("direction" in each for each in drafts.values())
     worded = articles >= len(drafts) and verbs >= moving and set(said) <= WRITTEN
-    return worded and not _vague(drafts, picture)
+    return worded and not vague(drafts, picture)
 
 
-def _vague(drafts: Drafts, picture: bool) -> bool:
+def vague(drafts: Drafts, picture: bool) -> bool:
     """Whether an object has no colour, or neither a motion nor a place beside another."""
     moves = {"direction", "event", "relation"}
     beside = {j for _, _, j in relations(drafts)}

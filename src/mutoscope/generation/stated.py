@@ -125,7 +125,8 @@ def render_facts(stated: Sequence[Fact], told: Truth | None = None) -> str:
             case "style":
                 sentences.append(STYLE_WORDS[fact.value][0])
             case "count" if int(fact.value) in NUMBERS:
-                sentences.append(f"there are {NUMBERS[int(fact.value)][0]} in the picture")
+                verb = "is" if fact.value == "1" else "are"
+                sentences.append(f"there {verb} {NUMBERS[int(fact.value)][0]} in the picture")
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
 
 

@@ -29,8 +29,8 @@ from mutoscope.errors import InputError
 from mutoscope.evaluation.caption_facts import FRESH
 from mutoscope.files import write_atomically
 from mutoscope.generation.author import RECORD, TOKENIZER, WEIGHTS, Author, Sizes
-from mutoscope.generation.expand import USUAL, fits
-from mutoscope.generation.stated import plainly
+from mutoscope.generation.expand import USUAL, fits, vague
+from mutoscope.generation.stated import draft, plainly
 from mutoscope.models.captioner import Length, token_rows
 from mutoscope.models.expander import Expander, ExpanderConfig, source_rows
 from mutoscope.models.text import PAD
@@ -65,7 +65,7 @@ from mutoscope.world.facts import Truth
 from mutoscope.world.scene import EVERYTHING, SceneMix, View, sample_scene
 
 VIEW = View(64, 64, 17)  # clips of the built-in model
-TELLINGS = 6  # of a medium caption, of which the one in the most usual words is learned
+TELLINGS = 12  # of a medium caption, of which one that leaves little open, in usual words, is learned
 OPEN = {"detailed": ("colour", "direction", "background", "size", "count"), "medium": ("colour", "direction")}
 
 
@@ -142,25 +142,34 @@ def lesson(config: TrainExpanderConfig, kind: Length, seed: int, rng: np.random.
 
 
 def worded(told: Truth, kind: Length, rng: np.random.Generator) -> str:
-    """A caption of the kind; in place of a medium one the most usual of a few short and medium ones.
+    """A caption of the kind; in place of a medium one the best of a few short and medium ones.
 
-    That is what the generator understands best, and how `expand` chooses among captions of the world.
+    The best leaves no colour and no motion open, and is in usual words: that is what the generator understands best,
+    and how `expand` chooses among captions of the world.
     """
     if kind == "detailed":
         return tell(told, kind, rng)
     texts = [tell(told, ("short", "medium")[i % 2], rng) for i in rng.permutation(TELLINGS)]
-    return min(texts, key=lambda text: len(set(text.lower().replace(",", " ").split()) - USUAL))
+    said = {text: parse(text)[0] for text in texts}
+    placed = bool(rng.random() < 0.6)
+
+    def amiss(text: str) -> tuple[bool, bool, int]:
+        place = any(fact.kind == "background" for fact in said[text])
+        strange = set(text.lower().replace(",", " ").replace(".", " ").split()) - USUAL
+        return vague(draft(said[text]), picture=False), place != placed, len(strange)
+
+    return min(texts, key=amiss)
 
 
 def part(said: tuple[Fact, ...], kind: Length, rng: np.random.Generator) -> list[Fact]:
-    """What of a caption is asked for; the rest is what the expander may add.
-
-    Of a medium caption often all; the background is left open only beside something else (see `expand.fits`).
-    """
-    chance = rng.random() if kind == "detailed" or rng.random() < 0.6 else 0.0
+    """What of a caption is asked for; the rest is what the expander is to add (see `expand.fits`)."""
+    chance = rng.random() if kind == "detailed" else rng.uniform(0.2, 1.0)
     kept = [fact for fact in said if fact.kind not in OPEN[kind] or rng.random() >= chance]
-    if kind == "medium" and len(kept) < len(said) and rng.random() < 0.6:
-        kept = [fact for fact in kept if fact.kind != "background"]
+    if kind == "medium" and vague(draft(kept), picture=False):
+        if not any(fact.kind == "background" for fact in said):
+            return list(said)  # nothing may be open, since the caption does not fill all of it
+        if rng.random() < 0.7:
+            return [fact for fact in kept if fact.kind != "background"]
     return kept
 
 
