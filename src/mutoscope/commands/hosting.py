@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -111,7 +112,9 @@ def worker(
         str, typer.Option("-m", "--model", metavar="MODEL", help="That of the server.")
     ] = "tiny",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; else the best there is.")] = None,
-    folder: ServerData = None,
+    folder: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="A folder of its own; else one in your data.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="What /metrics calls it; else this machine's name.")
     ] = None,
