@@ -18,11 +18,15 @@ from mutoscope.serving.jobs import Store
 from mutoscope.serving.objects import open_objects
 
 SERVER = """
+import os
 import sys
 from pathlib import Path
 from mutoscope.serving.server import ServeConfig, serve
-data, model, database, objects = sys.argv[1:]
-config = ServeConfig(Path(data), model, port=0, workers=0, database=database, objects=objects)
+data, model, workers = sys.argv[1:]
+database, objects = os.environ.pop("MUTOSCOPE_DATABASE"), os.environ.pop("MUTOSCOPE_OBJECTS")
+config = ServeConfig(
+    Path(data), model, port=0, workers=int(workers), device="cpu", database=database, objects=objects
+)
 serve(config, lambda url: print(url, flush=True))
 """
 
@@ -33,7 +37,8 @@ Run = Callable[..., "subprocess.Popen[str]"]
 def run(tmp_path: Path, postgres: str, bucket: str) -> Iterator[Run]:
     """Start processes that find both stores in their environment; none is left behind."""
     started: list[subprocess.Popen[str]] = []
-    shared = {"MUTOSCOPE_DATABASE": postgres, "MUTOSCOPE_OBJECTS": bucket}
+    database = postgres.replace("tester@", "tester:hunter2@")  # it trusts all who come through its socket
+    shared = {"MUTOSCOPE_DATABASE": database, "MUTOSCOPE_OBJECTS": bucket}
 
     def start(name: str, *command: str) -> "subprocess.Popen[str]":
         with (tmp_path / f"{name}.log").open("ab") as log:
@@ -76,7 +81,7 @@ def test_a_video_made_elsewhere_is_served_here(
     run: Run, tmp_path: Path, postgres: str, bucket: str, model_folder: Path, patience: float
 ) -> None:
     """Two workers without a server's disk; one is stopped in the middle of a job, the other takes it over."""
-    server = run("server", "-c", SERVER, str(tmp_path / "server"), str(model_folder), postgres, bucket)
+    server = run("server", "-c", SERVER, str(tmp_path / "server"), str(model_folder), "0")
     assert server.stdout is not None
     url = server.stdout.readline().strip()
     assert url, (tmp_path / "server.log").read_text()
@@ -95,7 +100,7 @@ def test_a_video_made_elsewhere_is_served_here(
                 "prompt": "a red ball",
                 "size": "64x64",
                 "seconds": "5",
-                "steps": 300,
+                "steps": 150,
                 "input_reference": {"image_url": pixel},
             },
         )
@@ -125,6 +130,33 @@ def test_a_video_made_elsewhere_is_served_here(
         assert not list((tmp_path / "one" / "videos").iterdir())
     finally:
         store.connection().close()
+
+
+@pytest.mark.slow
+def test_a_server_with_workers_of_its_own_tells_nobody_the_password(
+    run: Run, tmp_path: Path, postgres: str, bucket: str, model_folder: Path, patience: float
+) -> None:
+    server = run("server", "-c", SERVER, str(tmp_path / "server"), str(model_folder), "1")
+    assert server.stdout is not None
+    url = server.stdout.readline().strip()
+    assert url, (tmp_path / "server.log").read_text()
+    until(patience, lambda: json.loads(asked(f"{url}/health"))["workers"] == 1)
+    video = json.loads(asked(f"{url}/v1/videos", {"prompt": "a red ball", "size": "64x64", "steps": 2}))
+    where = f"{url}/v1/videos/{video['id']}"
+    until(patience, lambda: json.loads(asked(where))["status"] == "completed")
+    assert asked(f"{where}/content")[4:8] == b"ftyp"
+    (worker,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    for number in (str(server.pid), worker):
+        assert b"hunter2" not in Path(f"/proc/{number}/cmdline").read_bytes()
+    answer = asked(f"{url}/metrics") + asked(where)
+    second = run("second", "-c", SERVER, str(tmp_path / "second"), str(model_folder), "1")
+    assert second.wait(patience) != 0
+    told = (tmp_path / "second.log").read_text()
+    assert "Another server uses the database" in told
+    server.terminate()
+    assert server.wait(patience) == 0
+    for text in (answer.decode(), told, (tmp_path / "server.log").read_text()):
+        assert "hunter2" not in text
 
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="

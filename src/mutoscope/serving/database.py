@@ -62,6 +62,9 @@ class Database(Protocol):
     def now(self) -> float:
         """Seconds on the one clock by which all who share the database measure leases."""
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Be the one server of the database. Raises InputError while another is; of a file its folder's lock tells."""
+
 
 class Unreachable(sqlite3.OperationalError):
     """PostgreSQL (or the objects) does not answer in time; a kin of SQLite's error: one clause catches both."""
@@ -118,6 +121,9 @@ class SqliteFile:
 
     def now(self) -> float:
         return time.monotonic()
+
+    def alone(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------
@@ -203,6 +209,17 @@ class PostgresServer:
     def now(self) -> float:
         row = self.connection().execute("SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8").fetchone()
         return float(row[0])
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held by a connection of its own, per schema; PostgreSQL lets go when the process ends, however it ends."""
+        with contextlib.closing(PostgresConnection(self._psycopg, self._url)) as db:
+            lock = "SELECT pg_try_advisory_lock(hashtext('mutoscope server ' || current_schema()))"
+            if not db.execute(lock).fetchone()[0]:
+                raise InputError(
+                    f"Another server uses the database {self._name}; stop it, or take another one."
+                )
+            yield
 
 
 class PostgresConnection:

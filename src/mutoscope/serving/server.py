@@ -95,9 +95,11 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: Non
         raise InputError("A backend keeps its jobs here; leave out --database and --objects, or --backend.")
     objects = open_objects(config.objects) if config.objects else None
     shelf = Shelf(config.data.absolute(), objects)
-    with alone(shelf.root):
+    with contextlib.ExitStack() as held:
+        held.enter_context(alone(shelf.root))
         model_card = _card(config, shelf)
         store = open_store(shelf.root, config.database)
+        held.enter_context(store.database.alone())
         if not _is_loopback(config.host) and not any(key.revoked_at is None for key in list_keys(store)):
             raise InputError(
                 f"Serving on {config.host} lets others in, and there is no API key; make one first: "
