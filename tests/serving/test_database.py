@@ -1,5 +1,6 @@
 """Two databases behind the same calls: what PostgreSQL adds is that machines share it, and what it must not tell."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,11 +14,12 @@ from typing import Any
 import pytest
 
 from mutoscope.errors import InputError
-from mutoscope.serving import database, jobs
+from mutoscope.serving import database, jobs, worker
 from mutoscope.serving.bundles import Asked, Bundles
 from mutoscope.serving.database import Unreachable, open_database
 from mutoscope.serving.jobs import Job, Store
 from mutoscope.serving.processes import owner_of
+from mutoscope.serving.shelf import Shelf
 
 HERE = owner_of(os.getpid())
 ELSEWHERE = "another-boot:1:1"
@@ -54,13 +56,13 @@ def started(script: str, *arguments: str) -> "subprocess.Popen[str]":
 def test_two_workers_never_take_the_same_job(postgres: str, submit_to: Callable[..., Job]) -> None:
     made = {submit_to(Store(postgres), tenant).id for tenant in ("a", "b") for _ in range(20)}
     workers = [started(TAKER, postgres, name) for name in ("one", "two")]
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
+    for taker in workers:
+        assert taker.stdout is not None
+        assert taker.stdout.readline() == "ready\n"
+    for taker in workers:
+        assert taker.stdin is not None
+        taker.stdin.write("go\n")
+        taker.stdin.flush()
     shares = [worker.communicate(timeout=120)[0].split() for worker in workers]
     taken = Counter(word for share in shares for word in share if word != "True")
     assert set(taken) == made
@@ -132,6 +134,42 @@ def test_a_lost_connection_is_an_error_once_and_then_made_anew(
     with pytest.raises(Unreachable):
         store.find(job.id)
     assert store.find(job.id) == job
+
+
+def test_a_database_has_one_server(postgres: str) -> None:
+    one, two = open_database(postgres), open_database(postgres)
+    with one.alone(), pytest.raises(InputError, match="Another server uses the database"), two.alone():
+        pass
+    with two.alone():
+        pass
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(
+    postgres: str, submit_to: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was published stays published, and what was not is not, whatever the connection does."""
+    store = Store(postgres)
+    place = worker.Place(Shelf(tmp_path), store, None, HERE, None)
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
+    complete = store.complete
+
+    def lost_on_the_way_back(job: Job, expires_at: int | None) -> bool:
+        complete(job, expires_at)
+        raise Unreachable("the connection was lost")
+
+    def lost_on_the_way_there(job: Job, expires_at: int | None) -> bool:
+        monkeypatch.setattr(store, "complete", complete)
+        raise Unreachable("the connection was lost")
+
+    for trouble, answer in ((lost_on_the_way_back, None), (lost_on_the_way_there, True)):
+        submit_to(store)
+        job = store.claim(HERE)
+        assert job is not None
+        monkeypatch.setattr(store, "complete", trouble)
+        assert worker._publish(place, job) is answer
+        monkeypatch.setattr(store, "complete", complete)
+        assert worker._publish(place, job) is True
+        assert worker._publish(place, dataclasses.replace(job, lease=job.lease + 1)) is False
 
 
 def test_batches_and_files_are_kept_there_too(postgres: str, submit_to: Callable[..., Job]) -> None:
