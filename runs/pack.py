@@ -1,6 +1,6 @@
 """Pack a trained model for the package: weights in half precision, with the VAE and the training records of both.
 
-python runs/pack.py out/dit-tiny-leg5/model out/decoder-tiny/model src/mutoscope/weights/tiny
+python runs/pack.py out/dit-tiny-leg5/model out/decoder-tiny/model src/mutoscope/weights/tiny --guidance 2
 
 The VAE may be the one that the DiT was trained on, or that one with its decoder trained on.
 """
@@ -15,7 +15,7 @@ import torch
 from mutoscope.weights.store import Part, Storage, load, load_vae, read_card, save_model
 
 
-def main(model_folder: str, vae_folder: str, out: str, matrices: Storage) -> None:
+def main(model_folder: str, vae_folder: str, out: str, matrices: Storage, guidance: float) -> None:
     model = load(model_folder, "cpu")
     vae = load_vae(vae_folder, "cpu")
     theirs = vae.encoder.state_dict()
@@ -31,7 +31,7 @@ def main(model_folder: str, vae_folder: str, out: str, matrices: Storage) -> Non
         dit=model.dit,
         text=model.text,
         process=model.process,
-        card=replace(model.card, training=training),
+        card=replace(model.card, training=training, defaults=replace(model.card.defaults, guidance=guidance)),
         storage=storage,
     )
     size = sum(file.stat().st_size for file in path.iterdir())
@@ -45,5 +45,6 @@ if __name__ == "__main__":
     for name in ("model", "vae", "out"):
         options.add_argument(name)
     options.add_argument("--storage", choices=("fp16", "int8"), default="fp16")
+    options.add_argument("--guidance", type=float, default=4.0, help="the model's default")
     chosen = options.parse_args()
-    main(chosen.model, chosen.vae, chosen.out, chosen.storage)
+    main(chosen.model, chosen.vae, chosen.out, chosen.storage, chosen.guidance)
