@@ -24,6 +24,9 @@ def main(model_folder: str, vae_folder: str, out: str, matrices: Storage, guidan
             f"{model_folder} was not trained on latents of the VAE in {vae_folder}: name the one that it was."
         )
     training = {"dit": model.card.training, "vae": read_card(vae_folder).training}
+    if training["vae"]["config"].get("decoder_of"):  # its encoder came about elsewhere
+        training["decoder"] = training["vae"]
+        training["vae"] = read_card(model.card.training["config"]["vae"]).training
     storage: dict[Part, Storage] = {"vae": "fp16", "dit": matrices, "text": matrices}
     path = save_model(
         Path(out),

@@ -372,5 +372,5 @@ def test_a_size_that_does_not_fit_is_refused_before_the_sources_are_scaled_to_it
 ) -> None:
     monkeypatch.setattr(continuations, "fitted", lambda *_: pytest.fail("scaled"))
     huge = replace(ASKED, width=8192, height=8192)
-    with pytest.raises(InputError, match="8192x8192 .* needs about"):
+    with pytest.raises(InputError, match=r"8192x8192 .* needs about"):
         settle(model, huge, Task("extend", str(clip), file_sha256(clip)))
