@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole recipe of the built-in model, from nothing to the weights in the package: about five hours on two
+# The whole recipe of the built-in model, from nothing to the weights in the package: about seven hours on two
 # cores with bf16 matrix units (AMX), a night without them (set precision = "fp32" there).
 # Every step writes a folder under out/, can be run alone, and continues where it was when it is run again.
 set -euo pipefail
@@ -11,7 +11,10 @@ $mutoscope train vae configs/vae-tiny.toml --resume auto      # clips of the wor
 $mutoscope data encode configs/latents-tiny.toml              # clips of the world -> latents with captions
 $mutoscope train dit configs/dit-tiny.toml --resume auto      # latents -> diffusion transformer, text encoder
 $mutoscope train dit configs/dit-tiny-leg2.toml --resume auto # ... and on from there
-$mutoscope train dit configs/dit-tiny-leg3.toml --resume auto # ... three times in all
-$mutoscope train dit configs/dit-tiny-leg4.toml --resume auto
-$mutoscope evaluate out/dit-tiny-leg4/model --suite quick     # prompts -> clips -> what the oracle sees in them
-.venv/bin/python runs/pack.py out/dit-tiny-leg4/model out/vae-tiny/model out/tiny   # half precision, for the package
+$mutoscope train dit configs/dit-tiny-leg3.toml --resume auto
+$mutoscope train dit configs/dit-tiny-leg4.toml --resume auto # ... three times, on plain motion
+$mutoscope data encode configs/latents-full.toml              # everything that the world can do -> latents
+$mutoscope train dit configs/dit-tiny-leg5.toml --resume auto # ... and on from there on all of it
+$mutoscope train vae configs/decoder-tiny.toml --resume auto  # what the transformer makes -> the VAE's decoder
+.venv/bin/python runs/pack.py out/dit-tiny-leg5/model out/decoder-tiny/model out/tiny --guidance 2   # half precision
+$mutoscope evaluate out/tiny --suite quick                    # prompts -> clips -> what the oracle sees in them

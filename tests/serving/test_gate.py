@@ -13,7 +13,8 @@ import uvicorn
 from mutoscope.errors import InputError
 from mutoscope.serving import gate
 from mutoscope.serving.gate import PunctualProtocol, _hostname
-from mutoscope.serving.server import ServeConfig, _alone, _hosts, serve
+from mutoscope.serving.server import ServeConfig, _hosts, serve
+from mutoscope.serving.shelf import alone
 
 BIG = 40 * 2**20
 """Bytes that no buffer between the server and a client holds."""
@@ -192,7 +193,7 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
 def test_one_server_for_one_folder_and_one_port(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"card": {"name": "any"}}')
     config = ServeConfig(data=tmp_path / "data", model=str(tmp_path))
-    with _alone(config.data), pytest.raises(InputError, match="Another server uses"):
+    with alone(config.data), pytest.raises(InputError, match="Another server uses"):
         serve(config)
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
