@@ -32,7 +32,7 @@ from mutoscope.generation.continuations import (
 )
 from mutoscope.generation.generate import Start, grid_of, sample
 from mutoscope.generation.reproduce import Record
-from mutoscope.generation.request import Recipe, Request, Task, file_sha256
+from mutoscope.generation.request import Recipe, Request, Task, bridge, file_sha256
 from mutoscope.models.vae import VAE
 from mutoscope.video import Video, read_video, to_frames, to_tensor, write_video
 from mutoscope.weights.card import Defaults
@@ -156,7 +156,7 @@ def test_history_noise_reaches_the_model(model: Model, clip: Path) -> None:
 def test_a_bridge_stands_between_its_clips(
     model: Model, clip: Path, second: Path, join: "type[object]"
 ) -> None:
-    """The second clip is fitted to size and rate of the first; 6 frames are rounded up to 7."""
+    """The second clip is fitted to size and rate of the first; 6 frames become 7."""
     video = join(model, clip, second, ASKED)  # type: ignore[call-arg]
     assert isinstance(video, Video)
     assert video.recipe is not None
@@ -165,6 +165,11 @@ def test_a_bridge_stands_between_its_clips(
     assert video.frames == 11 + 7 + after.frames
     assert np.array_equal(video.frames_THWC[:11], read_video(clip).frames_THWC)
     assert np.array_equal(video.frames_THWC[18:], after.frames_THWC)
+
+
+@pytest.mark.parametrize(("asked", "made"), [(1, 3), (4, 3), (5, 7), (8, 7), (9, 11), (16, 15), (32, 31)])
+def test_a_bridge_has_the_next_length_that_there_is(asked: int, made: int) -> None:
+    assert bridge(asked, 4) == made
 
 
 def test_a_bridge_depends_on_both_ends(model: Model, clip: Path) -> None:

@@ -34,6 +34,7 @@ from mutoscope.generation.request import (
     Recipe,
     Request,
     Task,
+    bridge,
     file_sha256,
     fill,
     join,
@@ -93,7 +94,7 @@ def extend(
 def interpolate(
     model: Model, first: Path, second: Path, request: Request, on_step: OnStep | None = None
 ) -> Video:
-    """First clip, a bridge of the length of `request` (rounded up to 3, 7, 11 ... frames), second clip."""
+    """First clip, a bridge of the length of `request` (the next of 3, 7, 11 ... frames), second clip."""
     return carry_out(model, settle(model, request, join("interpolate", first, second)), on_step)
 
 
@@ -176,7 +177,7 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
     if task.verb == "restyle":
         prompt = ", ".join(filter(None, (told_prompt(source).rstrip("."), prompt)))
     joins = task.verb in ("interpolate", "blend", "loop")
-    defaults = replace(model.card.defaults, frames=max(1, model.card.defaults.frames - (2 if joins else 1)))
+    defaults = replace(model.card.defaults, frames=max(1, model.card.defaults.frames - 1))  # whole latents
     asked = replace(request, prompt=prompt, width=width, height=height, fps=fps)
     recipe = replace(fill(asked, defaults), task=task)
     stride = model.vae.strides[0]
@@ -199,11 +200,6 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
         raise InputError(f"The result would have {recipe.frames} frames; ask for at most {FRAMES[1]} in all.")
     refuse_what_does_not_fit(model, replace(recipe, frames=min(longest, recipe.frames)))
     return recipe
-
-
-def bridge(frames: int, stride: int) -> int:
-    """Frames of a bridge of at least so many: with the first frame after it, whole latent frames."""
-    return stride * math.ceil((frames + 1) / stride) - 1
 
 
 def geometry(source: Video, request: Request, defaults: Defaults) -> tuple[int, int, float]:

@@ -350,6 +350,11 @@ def join(verb: Literal["interpolate", "blend"], first: Path, second: Path) -> Ta
     return Task(verb, str(first), file_sha256(first), str(second), file_sha256(second))
 
 
+def bridge(frames: int, stride: int) -> int:
+    """The length of a bridge next to so many frames: with the first frame after it, whole latent frames."""
+    return stride * max(1, (frames + 1 + stride // 2) // stride) - 1
+
+
 def repaint(clip: Path, mask: Path, strength: float) -> Task:
     """The task of an inpainting. Raises InputError when a file cannot be read."""
     return Task(

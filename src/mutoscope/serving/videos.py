@@ -15,6 +15,7 @@ from mutoscope.config import to_dict
 from mutoscope.errors import InputError
 from mutoscope.generation.cards import Card, Storyboard, shots_of
 from mutoscope.generation.expand import expand
+from mutoscope.generation.request import bridge
 from mutoscope.serving import orders
 from mutoscope.serving.desk import Desk, desk_of, finished_job_of
 from mutoscope.serving.inputs import Inputs, picture
@@ -205,7 +206,7 @@ async def extend_video(request: Request) -> Response:
             )
         frames = orders.whole_frames(float(asked.seconds), whole.fps, LONGEST)
         if asked.loop:
-            frames = -(-(frames + 1) // BRIDGE) * BRIDGE - 1
+            frames = bridge(frames, BRIDGE)
         order = replace(
             whole,
             task="extend",
