@@ -163,7 +163,7 @@ def _extended(model: Model, order: Order, clip: Path, on_progress: OnProgress) -
 def _closed(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
     """A new clip whose last quarter leads back to its start; drawn first, then closed."""
     stride = model.vae.strides[0]
-    bridge = continuations.bridge(stride * max(1, order.frames // (4 * stride)) - 1, stride)
+    bridge = stride * max(1, order.frames // (4 * stride)) - 1  # of whole latent frames, with the first again
     opened = replace(order, frames=order.frames - bridge, loop=False)
     if opened.frames < SHORTEST_LOOP:
         raise InputError(
