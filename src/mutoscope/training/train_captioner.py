@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -44,7 +43,7 @@ from mutoscope.models.captioner import (
 )
 from mutoscope.models.text import PAD, train_tokenizer
 from mutoscope.models.vae import VAE
-from mutoscope.training.machine import keep_memory
+from mutoscope.training.machine import keep_memory, words_for
 from mutoscope.training.monitor import Watch, count_flop, plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
@@ -423,7 +422,7 @@ def finish(run: Run, seconds: float) -> Path:
         "steps": run.step,
         "seconds": round(seconds),
         "labelled_clips": run.lessons.count,
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "hardware": words_for(torch.device("cpu")),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
         "latents": {"vae_sha256": latents.vae_sha256},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
-import platform
 import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,7 @@ from mutoscope.generation.stated import draft, plainly
 from mutoscope.models.captioner import Length, token_rows
 from mutoscope.models.expander import Expander, ExpanderConfig, source_rows
 from mutoscope.models.text import PAD
+from mutoscope.training.machine import autocast, dtype_of, keep_memory, words_for
 from mutoscope.training.monitor import plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
@@ -64,6 +64,7 @@ from mutoscope.world.captions import Fact, caption, parse, tell, truth
 from mutoscope.world.facts import Truth
 from mutoscope.world.scene import EVERYTHING, SceneMix, View, sample_scene
 
+CPU = torch.device("cpu")
 VIEW = View(64, 64, 17)  # clips of the built-in model
 TELLINGS = 12  # of a medium caption, of which one that leaves little open, in usual words, is learned
 OPEN = {"detailed": ("colour", "direction", "background", "size", "count"), "medium": ("colour", "direction")}
@@ -256,7 +257,7 @@ def expansion_loss(run: Run, taught: list[Lesson], kind: Length) -> Tensor:
     """Mean cross-entropy of each next token, in nats."""
     source_BL = source_rows(run.tokenizer, [one.source for one in taught])
     ids_BL = token_rows(run.tokenizer, run.expander, [one.caption for one in taught], [kind] * len(taught))
-    with torch.autocast("cpu", torch.bfloat16, enabled=run.config.precision == "bf16"):
+    with autocast(CPU, run.config.precision):
         logits_BLV = run.expander(source_BL, ids_BL[:, :-1])
     return F.cross_entropy(logits_BLV.float().flatten(0, 1), ids_BL[:, 1:].flatten(), ignore_index=PAD)
 
@@ -266,6 +267,7 @@ def expansion_loss(run: Run, taught: list[Lesson], kind: Length) -> Tensor:
 
 def begin(config: TrainExpanderConfig, folder: Path, resume: str | None) -> Run:
     """Build everything, fresh or from a checkpoint."""
+    keep_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -277,8 +279,7 @@ def begin(config: TrainExpanderConfig, folder: Path, resume: str | None) -> Run:
     tokenizer = Tokenizer.from_str(meta["tokenizer"]) if found else built_in_tokenizer(config.tokenizer)
     expander = Expander(replace(config.expander, vocab=tokenizer.get_vocab_size()))
     modules = {"expander": expander}
-    muon = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    optimizers = build_optimizers(modules, config.optimizer, muon)
+    optimizers = build_optimizers(modules, config.optimizer, dtype_of(config.precision))
     ema = EMA(modules, config.ema)
     if found:
         expander.load_state_dict(parts["expander"])
@@ -379,7 +380,7 @@ def finish(run: Run, seconds: float) -> Path:
         "config": to_dict(config),
         "steps": run.step,
         "seconds": round(seconds),
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "hardware": words_for(CPU),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
         "first draw passes": report,
