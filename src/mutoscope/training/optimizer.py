@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -152,6 +152,26 @@ def clip_gradients(optimizers: Iterable[Optimizer], largest: float) -> float:
     if torch.isfinite(norm):
         torch._foreach_mul_(grads, torch.clamp(largest / (norm + 1e-6), max=1.0))
     return float(norm)
+
+
+def update(
+    optimizers: Sequence[Optimizer], step: int, loss: float, config: OptimizerConfig
+) -> tuple[float, float]:
+    """Make the update of step `step` from the gradients, which are then cleared; (factor of the rate, gradient norm).
+
+    Raises FloatingPointError before the update when the loss or the gradient is not a number.
+    """
+    factor = set_learning_rate(optimizers, step, config)
+    norm = clip_gradients(optimizers, config.clip)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise FloatingPointError(
+            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update; try a lower "
+            "learning rate."
+        )
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return factor, norm
 
 
 class Muon(Optimizer):

@@ -8,7 +8,6 @@ number, so that a run killed at any moment and resumed gives the same weights as
 from __future__ import annotations
 
 import datetime
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -48,8 +47,7 @@ from mutoscope.training.monitor import Watch, count_flop, plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
-    clip_gradients,
-    set_learning_rate,
+    update,
 )
 from mutoscope.training.state import (
     EMA,
@@ -245,16 +243,7 @@ def train_captioner(config: TrainCaptionerConfig, resume: str | None = None) -> 
             watch.lap("forward")
             torch.autograd.backward([loss])
             watch.lap("backward")
-            factor = set_learning_rate(optimizers, step, config.optimizer)
-            norm = clip_gradients(optimizers, config.optimizer.clip)
-            if not math.isfinite(loss.item() + norm):
-                raise FloatingPointError(
-                    f"step {step}: loss {loss.item()}, gradient norm {norm}; stopped before the update; try a "
-                    "lower learning rate."
-                )
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            factor, norm = update(optimizers, step, loss.item(), config.optimizer)
             run.ema.update()
             run.step = step
             watch.lap("update")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import math
 import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -38,8 +37,7 @@ from mutoscope.training.monitor import plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
-    clip_gradients,
-    set_learning_rate,
+    update,
 )
 from mutoscope.training.state import (
     EMA,
@@ -223,16 +221,7 @@ def train_expander(config: TrainExpanderConfig, resume: str | None = None) -> Pa
             kind, taught = lessons(config, step)
             loss = expansion_loss(run, taught, kind)
             torch.autograd.backward([loss])
-            factor = set_learning_rate(optimizers, step, config.optimizer)
-            norm = clip_gradients(optimizers, config.optimizer.clip)
-            if not math.isfinite(loss.item() + norm):
-                raise FloatingPointError(
-                    f"step {step}: loss {loss.item()}, gradient norm {norm}; stopped before the update; try a "
-                    "lower learning rate."
-                )
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            factor, norm = update(optimizers, step, loss.item(), config.optimizer)
             run.ema.update()
             run.step = step
             run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)

@@ -8,7 +8,6 @@ killed at any moment and resumed gives the same judge as one left alone, bit for
 from __future__ import annotations
 
 import datetime
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -44,8 +43,7 @@ from mutoscope.training.machine import keep_memory, words_for
 from mutoscope.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
-    clip_gradients,
-    set_learning_rate,
+    update,
 )
 from mutoscope.training.state import (
     EMA,
@@ -158,15 +156,7 @@ def train_judge(config: TrainJudgeConfig, resume: str | None = None) -> Path:
             moments_BCHW, labels = lesson(config, step)
             loss, parts = mistakes(run.judge(moments_BCHW), labels)
             torch.autograd.backward([loss])
-            factor = set_learning_rate(run.optimizers, step, config.optimizer)
-            norm = clip_gradients(run.optimizers, config.optimizer.clip)
-            if not math.isfinite(loss.item() + norm):
-                raise FloatingPointError(
-                    f"step {step}: loss {loss.item()}, gradient norm {norm}; lower the rate."
-                )
-            for optimizer in run.optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            factor, _ = update(run.optimizers, step, loss.item(), config.optimizer)
             run.ema.update()
             run.step = step
             run.log.write(step, loss=loss.item(), rate=factor, **parts)

@@ -7,7 +7,6 @@ and resumed gives the same weights, bit for bit, as one left alone (same machine
 from __future__ import annotations
 
 import datetime
-import math
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -29,8 +28,7 @@ from mutoscope.training.monitor import plot_losses
 from mutoscope.training.optimizer import (
     OptimizerConfig,
     build_optimizers,
-    clip_gradients,
-    set_learning_rate,
+    update,
 )
 from mutoscope.training.state import (
     EMA,
@@ -182,12 +180,7 @@ def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
             else:
                 loss = decoder_loss(run.denoiser, video_BCTHW, mask_B1THW, config, step)
             torch.autograd.backward([loss])
-            factor = set_learning_rate(run.optimizers, step, config.optimizer)
-            norm = clip_gradients(run.optimizers, config.optimizer.clip)
-            stop_before_harm(step, loss.item(), norm)
-            for optimizer in run.optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            factor, norm = update(run.optimizers, step, loss.item(), config.optimizer)
             run.ema.update()
             run.step = step
             run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
@@ -208,15 +201,6 @@ def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
 
 def due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def stop_before_harm(step: int, loss: float, norm: float) -> None:
-    """Raise FloatingPointError when the loss or the gradient of this step is not a number."""
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise FloatingPointError(
-            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update; try a lower "
-            "learning rate."
-        )
 
 
 def clips_of_step(
