@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mutoscope.errors import InputError
+from mutoscope.generation.choice import after_trials, choose
 from mutoscope.generation.continuations import carry_out, settle
 from mutoscope.generation.generate import grid_of, resolve, save
 from mutoscope.generation.journal import Job
@@ -40,14 +41,16 @@ def make(
     refuse_what_the_disk_lacks(plan(model, resolve(model, request, whole), whole), _folder_of(output))
     with Job(model, request, _folder_of(output)) as job:
         recipe = resolve(model, job.request, whole)
-        path = name_clip(output, recipe, several)
         announce(model, recipe, say)
         if job.journal.found:
             say.note("resumes", f"what an earlier run left in {job.journal.folder}")
-        replaces = path.exists()
         start = time.perf_counter()
         with Progress(say, model.vae) as progress:
-            recipe = save(model, recipe, path, progress, progress.written, job.journal, growing)
+            (recipe,) = choose(model, [recipe], progress)
+            path = name_clip(output, recipe, several)
+            replaces = path.exists()
+            on_step = after_trials(progress, recipe)
+            recipe = save(model, recipe, path, on_step, progress.written, job.journal, growing)
         tell_result(model, recipe, path, time.perf_counter() - start, say, replaces)
         if recipe.stopped is None:
             job.done()
@@ -137,6 +140,7 @@ def tell_result(model: Model, recipe: Recipe, path: Path, took: float, say: Say,
         "steps": recipe.steps,
         "guidance": recipe.guidance,
         "sampler": recipe.sampler,
+        "candidates": recipe.candidates,
         "prompt": recipe.prompt,
         "expanded_prompt": recipe.expanded_prompt,
         "took_s": round(took, 3),
@@ -145,8 +149,9 @@ def tell_result(model: Model, recipe: Recipe, path: Path, took: float, say: Say,
     if recipe.stopped is not None:
         say.note("stopped", f"after step {recipe.stopped} of {recipe.steps}; the clip so far is in {path}")
     else:
+        chosen = f", the best of {recipe.candidates}" if recipe.candidates > 1 else ""
         was_there = ", in place of the file that was there" if replaces else ""
-        say.note("saved", f"{path} in {took:.1f} s (seed {recipe.seed}, recipe inside{was_there})")
+        say.note("saved", f"{path} in {took:.1f} s (seed {recipe.seed}{chosen}, recipe inside{was_there})")
 
 
 def announce(model: Model, recipe: Recipe, say: Say) -> None:
@@ -166,6 +171,7 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
         + (f", made as {width}x{height} with {frames} frames" if made else "")
         + (" and enlarged" if recipe.draft else " and cropped" if made else "")
         + f"; {recipe.steps} steps of {recipe.sampler}, {recipe.manner}, seed {recipe.seed}"
+        + (f" or another, the best of {recipe.candidates}" if recipe.candidates > 1 else "")
         + (f"; {expected(model, recipe)}" if recipe.task is None else ""),
     )
 

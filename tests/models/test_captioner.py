@@ -6,6 +6,7 @@ import torch
 from mutoscope.errors import InputError
 from mutoscope.models.captioner import (
     CAPTIONER_PRESETS,
+    LENGTHS,
     Captioner,
     CaptionerConfig,
     Narrator,
@@ -39,6 +40,22 @@ def test_step_by_step_equals_at_once(narrator: Narrator, extent: tuple[int, int,
         seen, past = captioner.see(latent), Past()
         steps = [captioner.next(ids[:, i], i, past, seen) for i in range(ids.shape[1])]
     torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-4, rtol=1e-4)
+
+
+def test_agreement_is_the_chance_of_the_text_under_any_kind(narrator: Narrator) -> None:
+    """Written out: the next token's chance, one after the other, the end included; one third for each kind."""
+    latent, captioner, chances = latents(1, 5, 8, 8), narrator.captioner, []
+    for kind in LENGTHS:
+        ids, past, total = narrator.tokens(TEXTS[:1], [kind])[0], Past(), 0.0
+        with torch.no_grad():
+            seen = captioner.see(latent)
+            for i in range(len(ids) - 1):
+                chance = captioner.next(ids[i : i + 1], i, past, seen).log_softmax(-1)
+                total += float(chance[0, ids[i + 1]])
+        chances.append(total)
+    expected = torch.tensor(chances).logsumexp(0) - torch.tensor(3.0).log()
+    padded = narrator.agreement(torch.cat([latent, latent]), TEXTS)  # the second is longer
+    torch.testing.assert_close(padded[0], expected, atol=1e-3, rtol=1e-4)
 
 
 def test_no_token_sees_what_comes_after_it(narrator: Narrator) -> None:

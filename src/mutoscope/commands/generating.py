@@ -39,6 +39,12 @@ def generate(
     count: Annotated[
         int, typer.Option("-n", "--count", metavar="N", help="How many clips, the seed rising by one.")
     ] = 1,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            "--candidates", metavar="N", help="Seeds to try; its captioner keeps the best; 1 for none."
+        ),
+    ] = None,
     no_expand: Annotated[
         bool,
         typer.Option("--no-expand", help="Take the prompt word for word."),
@@ -57,6 +63,7 @@ def generate(
     from mutoscope.terminal import Say
 
     request, output, model = framing.of(drawing.request(prompt)), making.output, making.model
+    request = replace(request, candidates=candidates)
     if not (request.image or request.last_image or request.at):
         need_words(request.prompt, "a red ball rolls")
     if not 1 <= count <= 1000:

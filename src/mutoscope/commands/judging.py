@@ -21,17 +21,26 @@ def evaluate(
     ] = None,
     most: Annotated[int | None, typer.Option("--most", help="Prompts a set, at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of scenes and noise.")] = 0,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            "--candidates", metavar="N", help="Seeds tried a clip; 1 for none; else the model's default."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="End with one JSON object on the last line.")
     ] = False,
 ) -> None:
     """Score a model with the oracle, on prompts of several kinds."""
     from mutoscope.evaluation.suite import evaluate as run
+    from mutoscope.generation.choice import with_candidates
     from mutoscope.making import open_model
     from mutoscope.terminal import Say, duration, flat
 
     say = Say(as_json)
     loaded = open_model(model, say)
+    if candidates is not None:
+        loaded = with_candidates(loaded, candidates)
     folder = output or Path(f"evaluation-{loaded.card.name}-{suite}")
     start = shown = time.perf_counter()
 

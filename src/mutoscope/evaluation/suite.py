@@ -133,6 +133,7 @@ def evaluate(
         ),
         "speed": {"clips": len(answers), "seconds_per_clip": seconds, "alone": time.perf_counter() - started},
         "model": {"name": model.card.name, "sha256": model.card.sha256},
+        "candidates": model.card.defaults.candidates,
         "suite": suite,
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

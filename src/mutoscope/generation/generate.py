@@ -15,9 +15,11 @@ from mutoscope import __version__
 from mutoscope.config import to_dict
 from mutoscope.diffusion.sampler import OnStep
 from mutoscope.generation import conditions
+from mutoscope.generation.choice import after_trials, choose, refuse_to_choose_blindly, usual_candidates
+from mutoscope.generation.groups import groups
 from mutoscope.generation.journal import Journal
 from mutoscope.generation.large import drafted, enlarge
-from mutoscope.generation.plan import free_memory, plan, refuse_what_does_not_fit
+from mutoscope.generation.plan import refuse_what_does_not_fit
 from mutoscope.generation.request import Recipe, Request, fill
 from mutoscope.generation.sampling import (
     Branches,
@@ -44,6 +46,7 @@ __all__ = [
     "Sampled",
     "Start",
     "address_noise",
+    "choose",
     "decode",
     "encode_text",
     "generate",
@@ -60,8 +63,6 @@ __all__ = [
 OnFrames = Callable[[int, int], None]
 """Called with the frames written and those in all."""
 
-LARGEST_BATCH = 16  # larger ones are no faster, on a CPU or for clips of hundreds of tokens on a GPU
-
 
 def generate(model: Model, request: Request, on_step: OnStep | None = None) -> Video:
     """Make one clip. The same request and model give the same bytes on the same machine.
@@ -70,8 +71,8 @@ def generate(model: Model, request: Request, on_step: OnStep | None = None) -> V
     as estimated so far is decoded and its recipe says `stopped`. Raises InputError for a request that cannot
     be met, Interrupted (a KeyboardInterrupt) on Ctrl-C after the first step.
     """
-    recipe = resolve(model, request)
-    sampled = roll(model, recipe, on_step)
+    (recipe,) = choose(model, [resolve(model, request)], on_step)
+    sampled = roll(model, recipe, after_trials(on_step, recipe))
     return _video(model, replace(recipe, stopped=sampled.stopped), [sampled.latent_BCTHW[0]])
 
 
@@ -81,18 +82,16 @@ def generate_many(model: Model, requests: Sequence[Request], on_step: OnStep | N
     Each equals the clip made alone up to floating-point error (the noise does not depend on the batch). Bytes
     are defined by the clip made alone.
     """
-    recipes = [resolve(model, request) for request in requests]
-    groups: dict[Recipe, list[int]] = {}
+    recipes = choose(model, [resolve(model, request) for request in requests], on_step)
+    long = [index for index, recipe in enumerate(recipes) if windows_of(model, recipe) > 1]
+    short = [index for index in range(len(recipes)) if index not in long]
     videos: dict[int, Video] = {}
-    for index, recipe in enumerate(recipes):
-        if windows_of(model, recipe) > 1:
-            sampled = roll(model, recipe, on_step)
-            made = replace(recipe, stopped=sampled.stopped)
-            videos[index] = _video(model, made, [sampled.latent_BCTHW[0]])
-            continue
-        groups.setdefault(_shape_and_setting(recipe), []).append(index)
-    batches = [batch for indices in groups.values() for batch in _batched(model, recipes, indices)]
-    for indices in batches:
+    for index in long:
+        sampled = roll(model, recipes[index], on_step)
+        made = replace(recipes[index], stopped=sampled.stopped)
+        videos[index] = _video(model, made, [sampled.latent_BCTHW[0]])
+    for places in groups(model, [recipes[index] for index in short]):
+        indices = [short[place] for place in places]
         sampled = sample(model, [recipes[index] for index in indices], on_step)
         for index, latent_CTHW in zip(indices, sampled.latent_BCTHW, strict=True):
             videos[index] = _video(model, replace(recipes[index], stopped=sampled.stopped), [latent_CTHW])
@@ -105,6 +104,10 @@ def resolve(model: Model, request: Request, whole: bool = True) -> Recipe:
     `whole` is whether all frames are to be held at once, as in a Video.
     """
     recipe = fill(request, model.card.defaults)
+    if request.candidates is None:
+        recipe = replace(recipe, candidates=usual_candidates(model, recipe))
+    else:
+        refuse_to_choose_blindly(model, request.candidates)
     refuse_what_does_not_fit(model, recipe, whole)
     return recipe
 
@@ -234,34 +237,6 @@ def frames_of(model: Model, recipe: Recipe, latents: Iterable[Tensor]) -> Iterat
     return stream(model, recipe, latents)
 
 
-def _batched(model: Model, recipes: Sequence[Recipe], indices: list[int]) -> list[list[int]]:
-    """Clips of one shape cut into batches that fit into memory, at most LARGEST_BATCH each.
-
-    With a step cache each is alone: which steps are skipped must not depend on the others.
-    """
-    if recipes[indices[0]].step_cache:
-        return [[index] for index in indices]
-    free = free_memory(model.vae.latent_mean.device)
-    size = max(1, min(LARGEST_BATCH, free // plan(model, recipes[indices[0]]).memory))
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
 def _video(model: Model, recipe: Recipe, latents: Iterable[Tensor]) -> Video:
     frames_THWC = np.concatenate(list(frames_of(model, recipe, latents)))
     return Video(frames_THWC, recipe.fps, record(model, recipe))
-
-
-def _shape_and_setting(recipe: Recipe) -> Recipe:
-    """What recipes must share to be sampled as one batch: everything but words, seed and pictures."""
-    return replace(
-        recipe,
-        prompt="",
-        expanded_prompt="",
-        negative="",
-        seed=0,
-        image=None,
-        image_sha256=None,
-        last_image=None,
-        last_image_sha256=None,
-        at=(),
-    )

@@ -104,7 +104,8 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     writing = PIXEL_BYTES * frame * min(recipe.frames, max(1, PIECE // frame))
     coder = CODER_BYTES * frame if recipe.frames > 1 else 0
     held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
-    calls = len(cut) * recipe.steps * (2 if recipe.sampler == "heun" else 1)
+    steps = len(cut) * recipe.steps + recipe.candidates * recipe.trial_steps
+    calls = steps * (2 if recipe.sampler == "heun" else 1)
     dense = depth * width * (6 * width + 2 * model.dit.config.mlp_width)  # weights that every token passes
     forward = 2 * dense * tokens + 4 * depth * width * tokens**2
     detail = _latent_operations(model)

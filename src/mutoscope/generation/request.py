@@ -30,6 +30,8 @@ STEPS = (1, 1000)
 GUIDANCE = (0.0, 100.0)
 SEEDS = (0, 2**63 - 1)
 PROMPT_CHARACTERS = 20_000
+CANDIDATES = (1, 64)
+TRIAL_STEPS = 15  # who is where, and of what shape, is decided by then
 REFERENCES = 8  # each costs as much as a latent frame
 
 STRENGTHS = {"subtle": 0.3, "mild": 0.5, "strong": 0.75}
@@ -72,6 +74,7 @@ class Request:
     `diffusion.guidance`; `step_cache` is the threshold of `diffusion.step_cache`, 0 for none. `references` are
     pictures of what the clip shows, for the models that look at some (VACE). `sigmas` are the noise levels of a
     distilled model (see `weights.few_steps`), falling, without the 0 at the end; so many are its steps.
+    `candidates` are the seeds that are tried, of which the model's captioner keeps one (see `generation.choice`).
     Raises InputError for values outside their range.
     """
 
@@ -97,6 +100,7 @@ class Request:
     step_cache: float = 0.0
     references: tuple[Path, ...] = ()
     sigmas: tuple[float, ...] = ()
+    candidates: int | None = None
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -112,6 +116,7 @@ class Request:
         _check_whole("frames", self.frames, FRAMES)
         _check_whole("steps", self.steps, STEPS)
         _check_whole("seed", self.seed, SEEDS)
+        _check_whole("candidates", self.candidates, CANDIDATES)
         for side, value in zip(("draft width", "draft height"), self.draft or ()):
             _check_whole(side, value, SIDES)
         _check_real("fps", self.fps, FPS)
@@ -171,7 +176,8 @@ class Recipe:
     """A request with nothing left open: together with the weights it determines every pixel of the clip.
 
     Images are named by path and by the sha256 of the file. `stopped` is the number of steps after which a
-    clip was stopped early, None for a finished one. `task` tells what it was made from, None for nothing.
+    clip was stopped early, None for a finished one. `task` tells what it was made from, None for nothing. `seed` is
+    the best of so many `candidates`.
     """
 
     prompt: str
@@ -199,6 +205,7 @@ class Recipe:
     step_cache: float = 0.0
     references: tuple[Reference, ...] = ()
     sigmas: tuple[float, ...] = ()
+    candidates: int = 1
 
     @property
     def seconds(self) -> float:
@@ -207,6 +214,13 @@ class Recipe:
     @property
     def size(self) -> str:
         return f"{self.width}x{self.height}"
+
+    @property
+    def trial_steps(self) -> int:
+        """Steps in which each candidate is tried: none for a single one, those of a distilled model as they are."""
+        if self.candidates == 1:
+            return 0
+        return self.steps if self.sigmas else min(self.steps, TRIAL_STEPS)
 
     @property
     def manner(self) -> str:
@@ -298,6 +312,7 @@ def fill(request: Request, defaults: Defaults) -> Recipe:
         step_cache=request.step_cache,
         references=tuple(Reference(str(path), file_sha256(path)) for path in request.references),
         sigmas=sigmas,
+        candidates=request.candidates or 1,
     )
 
 
@@ -308,7 +323,7 @@ def known_files(at: Sequence[KeyFrame]) -> tuple[KeyFrame, ...]:
 
 
 def request_of(recipe: Recipe) -> Request:
-    """The request that leads to this recipe again (hashes and early stop aside)."""
+    """The request that leads to this clip again: to its recipe, hashes, early stop and candidates aside."""
     return Request(
         prompt=recipe.prompt,
         width=recipe.width,
@@ -331,6 +346,7 @@ def request_of(recipe: Recipe) -> Request:
         step_cache=recipe.step_cache,
         references=tuple(Path(reference.image) for reference in recipe.references),
         sigmas=recipe.sigmas,
+        candidates=1,
     )
 
 

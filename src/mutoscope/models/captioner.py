@@ -271,6 +271,23 @@ class Narrator:
         texts = [str(self.tokenizer.decode(ids)).strip() for ids in written]
         return [text if kind == "short" else sentences(text) for text in texts]
 
+    @torch.inference_mode()
+    def agreement(self, latent_BCTHW: Tensor, texts: Sequence[str]) -> Tensor:
+        """How well each clip shows what its text says, (B,): the log-probability that the text is its caption, in nats.
+
+        To be compared between clips of one text. The kind of caption is unknown: all are as likely.
+        """
+        likely_KB = torch.stack([self._likely(latent_BCTHW, texts, kind) for kind in LENGTHS])
+        return likely_KB.logsumexp(0) - math.log(len(LENGTHS))
+
+    def _likely(self, latent_BCTHW: Tensor, texts: Sequence[str], kind: Length) -> Tensor:
+        """Log-probability (B,) of each text among the captions of its kind."""
+        ids_BL = self.tokens(texts, [kind] * len(texts)).to(latent_BCTHW.device)
+        logits_BLV = self.captioner(latent_BCTHW, ids_BL[:, :-1])
+        chance_BLV, next_BL = logits_BLV.float().log_softmax(-1), ids_BL[:, 1:]
+        chance_BL = chance_BLV.gather(-1, next_BL[..., None])[..., 0]
+        return chance_BL.masked_fill(next_BL == PAD, 0.0).sum(1)
+
     def tokens(self, captions: Sequence[str], kinds: Sequence[Length]) -> Tensor:
         """Ids (B, L) of captions with their kind before and the end behind them, PAD after that."""
         return token_rows(self.tokenizer, self.captioner, captions, kinds)

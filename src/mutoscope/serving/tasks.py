@@ -15,6 +15,7 @@ from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.errors import InputError
 from mutoscope.generation import continuations
 from mutoscope.generation.cards import Storyboard
+from mutoscope.generation.choice import after_trials, choose
 from mutoscope.generation.finish import finished
 from mutoscope.generation.generate import frames_of, record, resolve, roll
 from mutoscope.generation.journal import Journal
@@ -100,8 +101,8 @@ def _made(model: Model, order: Order, inputs: Path, on_progress: OnProgress, jou
         image=inputs / "first.png" if order.first_picture else None,
         last_image=inputs / "last.png" if order.last_picture else None,
     )
-    recipe = resolve(model, request, whole=False)
-    sampled = roll(model, recipe, _steps(on_progress), journal)
+    (recipe,) = choose(model, [resolve(model, request, whole=False)], _steps(on_progress))
+    sampled = roll(model, recipe, after_trials(_steps(on_progress), recipe), journal)
     journal.flush()
     if sampled.stopped is not None:
         raise Stopped

@@ -59,6 +59,7 @@ class Model:
         None  # of models that look at pictures with CLIP
     )
     wake: Callable[[], object] | None = None  # reads what would be read when the transformer is first used
+    narrator: Narrator | None = None  # of models that come with a captioner
 
 
 @dataclass
@@ -107,7 +108,8 @@ def load(
     dit = _load_module(folder, record, "dit", _network(record.dit), place)
     encoder = _load_module(folder, record, "text", _on_meta(TextEncoder, record.text), place)
     text = Text(_load_tokenizer(folder, record), encoder)
-    return Model(vae, dit, text, record.process, record.card, folder)
+    narrator = None if record.captioner is None else _narrator(folder, record, place)
+    return Model(vae, dit, text, record.process, record.card, folder, narrator=narrator)
 
 
 def load_vae(
@@ -129,8 +131,7 @@ def load_captioner(
         )
     place = _device(device), _dtype(dtype)
     vae = _load_module(folder, record, "vae", _on_meta(VAE, record.vae), place)
-    captioner = _load_module(folder, record, "captioner", _on_meta(Captioner, record.captioner), place)
-    narrator = Narrator(_load_tokenizer(folder, record, CAPTIONER_TOKENIZER), captioner)
+    narrator = _narrator(folder, record, place)
     return CaptionModel(vae, narrator, record.card, folder, record.files["captioner.safetensors"])
 
 
@@ -277,6 +278,13 @@ def _checked_file(folder: Path, record: Record, name: str) -> Path:
             f"{record.files[name][:12]}...; get the model again."
         )
     return path
+
+
+def _narrator(folder: Path, record: Record, place: tuple[torch.device, torch.dtype]) -> Narrator:
+    """The captioner of a model that has one, with its words."""
+    assert record.captioner is not None
+    captioner = _load_module(folder, record, "captioner", _on_meta(Captioner, record.captioner), place)
+    return Narrator(_load_tokenizer(folder, record, CAPTIONER_TOKENIZER), captioner)
 
 
 def _load_module(

@@ -1,0 +1,117 @@
+"""The choice of a seed: several are tried in few steps, and the captioner keeps the one most like the prompt.
+
+A model often draws what it was told with one noise and not with another. Which one it was can be read: the captioner
+says how likely the prompt is as the caption of each trial (reranking, as Ramesh et al. 2021 did with CLIP). What is
+made of the seed that is kept is the clip of that seed alone, whichever others were tried.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mutoscope.diffusion.sampler import OnStep, StepInfo
+from mutoscope.errors import InputError
+from mutoscope.generation.groups import groups
+from mutoscope.generation.large import drafted
+from mutoscope.generation.request import Recipe, Request
+from mutoscope.generation.sampling import Interrupted, grid_of, sample
+from mutoscope.generation.windows import part_of, spans, window
+from mutoscope.weights.store import Model
+
+SEEDS = 1_000_000  # as many as are drawn from where nobody names one
+
+
+def usual_candidates(model: Model, recipe: Recipe) -> int:
+    """How many seeds are tried when nobody says: the model's default for clips as large as its own; 1 for others."""
+    defaults = model.card.defaults
+    usual = replace(recipe, width=defaults.width, height=defaults.height, frames=defaults.frames)
+    if (
+        model.narrator is None
+        or not recipe.expanded_prompt
+        or _values(model, drafted(recipe)) > _values(model, usual)
+    ):
+        return 1
+    return defaults.candidates
+
+
+def refuse_to_choose_blindly(model: Model, candidates: int) -> None:
+    """Raise InputError for several candidates and no captioner to tell them apart."""
+    if candidates > 1 and model.narrator is None:
+        raise InputError(
+            f"{model.card.name} has no captioner to choose among {candidates} candidates; leave --candidates out."
+        )
+
+
+def with_candidates(model: Model, count: int) -> Model:
+    """The model with another default. Raises InputError for a number out of range, or when nothing can choose."""
+    Request(candidates=count)
+    refuse_to_choose_blindly(model, count)
+    defaults = replace(model.card.defaults, candidates=count)
+    return replace(model, card=replace(model.card, defaults=defaults))
+
+
+def choose(model: Model, recipes: Sequence[Recipe], on_step: OnStep | None = None) -> list[Recipe]:
+    """The recipes, each with the best of its candidates as its seed; those of one candidate as they are.
+
+    `on_step` is called as in `sample`; see `after_trials` for the steps of the clip itself. The model has a captioner
+    if any recipe has candidates. Raises KeyboardInterrupt on Ctrl-C: nothing is made yet.
+    """
+    several = [(place, recipe) for place, recipe in enumerate(recipes) if recipe.candidates > 1]
+    trials = [(place, replace(recipe, seed=seed)) for place, recipe in several for seed in seeds_of(recipe)]
+    parts = [_trial(model, recipe) for _, recipe in trials]
+    best = [(-math.inf, recipe) for recipe in recipes]
+    for indices in groups(model, parts):
+        report = _as_trials(on_step, trials[indices[0]][1])
+        scores = _scores(model, [parts[index] for index in indices], report)
+        for index, score in zip(indices, scores, strict=True):
+            place, recipe = trials[index]
+            best[place] = max(best[place], (score, recipe), key=lambda pair: pair[0])
+    return [recipe for _, recipe in best]
+
+
+def after_trials(on_step: OnStep | None, recipe: Recipe) -> OnStep | None:
+    """Progress of a clip, as that of its trials and of the clip."""
+    if on_step is None or recipe.candidates == 1:
+        return on_step
+    before = recipe.trial_steps
+    return lambda info: on_step(StepInfo(before + info.step, before + info.steps, info.sigma, info.x0))
+
+
+def seeds_of(recipe: Recipe) -> list[int]:
+    """The seeds that are tried for a clip: its own, and others that depend on nothing but it."""
+    drawn = np.random.SeedSequence(recipe.seed).generate_state(recipe.candidates - 1)
+    return [recipe.seed, *(int(number) % SEEDS for number in drawn)]
+
+
+def _trial(model: Model, recipe: Recipe) -> Recipe:
+    """The first window of a clip, at the size that the model draws, in few steps."""
+    recipe = drafted(replace(recipe, steps=recipe.trial_steps, candidates=1))
+    grid = grid_of(model, recipe)
+    span = spans(grid.frames, window(model))[0]
+    return recipe if span.stop == grid.frames else part_of(recipe, span, 0, grid)
+
+
+def _scores(model: Model, parts: Sequence[Recipe], on_step: OnStep | None) -> list[float]:
+    """How well each trial shows what it was told; all in one batch."""
+    assert model.narrator is not None
+    try:
+        sampled = sample(model, parts, on_step)
+    except Interrupted as interrupt:
+        raise KeyboardInterrupt from interrupt
+    texts = [part.expanded_prompt for part in parts]
+    return [float(score) for score in model.narrator.agreement(sampled.latent_BCTHW, texts)]
+
+
+def _as_trials(on_step: OnStep | None, recipe: Recipe) -> OnStep | None:
+    """Progress of trials, as that of them and of the clip that follows."""
+    if on_step is None:
+        return None
+    return lambda info: on_step(StepInfo(info.step, info.steps + recipe.steps, info.sigma, info.x0))
+
+
+def _values(model: Model, recipe: Recipe) -> int:
+    """Latent positions of a clip."""
+    grid = grid_of(model, recipe)
+    return grid.frames * grid.height * grid.width

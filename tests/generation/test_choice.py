@@ -1,0 +1,148 @@
+"""The choice of a seed: the trial that the captioner likes best, made as if it had been named."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mutoscope.diffusion.sampler import StepInfo
+from mutoscope.errors import InputError
+from mutoscope.generation.choice import choose, seeds_of, usual_candidates, with_candidates
+from mutoscope.generation.generate import generate, generate_many, resolve, sample
+from mutoscope.generation.plan import plan
+from mutoscope.generation.request import TRIAL_STEPS, Request, request_of
+from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
+from mutoscope.weights.store import Model, load, load_captioner, load_vae, read_card, save_model
+
+ASKED = Request("a red ball", 32, 32, 9, seed=5, candidates=4)
+
+
+@pytest.fixture(scope="module")
+def model(model_folder: Path) -> Model:
+    """A model that comes with a captioner, both of random weights."""
+    model = load(model_folder)
+    sizes = CaptionerConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, vocab=300, max_tokens=8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model.narrator = Narrator(model.text.tokenizer, Captioner(sizes).eval())
+    return model
+
+
+def test_the_best_trial_wins(model: Model) -> None:
+    assert model.narrator is not None
+    recipe = resolve(model, ASKED)
+    seeds = seeds_of(recipe)
+    assert seeds[0] == 5
+    assert len(set(seeds)) == 4
+    trials = [sample(model, [replace(recipe, seed=seed, candidates=1)]).latent_BCTHW for seed in seeds]
+    scores = [float(model.narrator.agreement(trial, ["a red ball"])) for trial in trials]
+    (chosen,) = choose(model, [recipe])
+    assert chosen == replace(recipe, seed=seeds[int(np.argmax(scores))])
+    assert chosen.seed != recipe.seed  # else this test tells nothing: take another seed
+
+
+def test_the_clip_is_that_of_the_seed_alone(model: Model) -> None:
+    video = generate(model, ASKED)
+    (chosen,) = choose(model, [resolve(model, ASKED)])
+    alone = generate(model, request_of(chosen))
+    assert np.array_equal(video.frames_THWC, alone.frames_THWC)
+    assert video.recipe is not None
+    assert video.recipe["recipe"]["seed"] == chosen.seed
+    assert video.recipe["recipe"]["candidates"] == 4
+
+
+def test_of_several_clips_each_gets_its_own(model: Model) -> None:
+    asked = [
+        ASKED,
+        replace(ASKED, seed=9),
+        replace(ASKED, prompt="a blue box", width=48),
+        replace(ASKED, candidates=1),
+    ]
+    chosen = choose(model, [resolve(model, one) for one in asked])
+    assert [one.seed for one in chosen] == [choose(model, [resolve(model, one)])[0].seed for one in asked]
+    assert chosen[3].seed == 5
+    videos = generate_many(model, asked)
+    assert [video.recipe and video.recipe["recipe"]["seed"] for video in videos] == [
+        one.seed for one in chosen
+    ]
+
+
+def test_one_candidate_costs_nothing(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mutoscope.generation.choice.sample", lambda *_: pytest.fail("drew a trial"))
+    recipe = resolve(model, replace(ASKED, candidates=1))
+    assert choose(model, [recipe]) == [recipe]
+
+
+def test_trials_are_few_steps_of_the_first_window(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watched(model: Model, parts: list, on_step: object) -> object:
+        seen.extend(parts)
+        return sample(model, parts)
+
+    monkeypatch.setattr("mutoscope.generation.choice.sample", watched)
+    long = replace(ASKED, frames=101, steps=40, width=64, height=64, draft=(32, 32))
+    choose(model, [resolve(model, long)])
+    assert {(part.steps, part.size) for part in seen} == {(TRIAL_STEPS, "32x32")}
+    assert {part.frames for part in seen} == {17}
+
+
+def test_progress_runs_once_from_start_to_end(model: Model) -> None:
+    told: list[StepInfo] = []
+    generate(model, replace(ASKED, steps=3), on_step=told.append)
+    assert [info.step for info in told] == [1, 2, 3, 4, 5, 6]
+    assert {info.steps for info in told} == {6}
+
+
+def test_ctrl_c_among_trials_leaves_nothing(model: Model) -> None:
+    def press(_: StepInfo) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        choose(model, [resolve(model, ASKED)], press)
+    assert type(caught.value) is KeyboardInterrupt
+
+
+def test_when_nobody_says(model: Model) -> None:
+    several = with_candidates(model, 3)
+    default = model.card.defaults
+    assert resolve(several, Request("a red ball")).candidates == 3
+    assert resolve(several, Request("")).candidates == 1
+    assert resolve(several, Request("a red ball", frames=default.frames + 4)).candidates == 1
+    assert resolve(several, Request("a red ball", 128, 128, draft=(32, 32))).candidates == 3
+    assert resolve(several, Request("a red ball", candidates=2)).candidates == 2
+    assert usual_candidates(model, resolve(model, Request("a red ball"))) == 1
+
+
+def test_nobody_to_choose(model_folder: Path) -> None:
+    blind = load(model_folder)
+    for refused in (lambda: resolve(blind, ASKED), lambda: with_candidates(blind, 2)):
+        with pytest.raises(InputError, match="no captioner to choose among"):
+            refused()
+    with pytest.raises(InputError, match="candidates is 0"):
+        with_candidates(blind, 0)
+
+
+def test_the_plan_counts_trials(model: Model) -> None:
+    one, four = (plan(model, resolve(model, replace(ASKED, candidates=count))) for count in (1, 4))
+    assert four.sampling == 5 * one.sampling  # four trials of its 4 steps, and the clip
+    assert four.memory == one.memory
+
+
+def test_a_model_comes_with_its_captioner(model: Model, tmp_path: Path) -> None:
+    assert model.narrator is not None
+    folder = save_model(
+        tmp_path / "both",
+        vae=load_vae(model.folder),
+        dit=model.dit,
+        text=model.text,
+        narrator=model.narrator,
+        process=model.process,
+        card=read_card(model.folder),
+    )
+    both = load(folder)
+    assert both.narrator is not None
+    assert generate(both, ASKED).recipe == generate(load(folder), ASKED).recipe
+    assert load_captioner(folder).narrator.captioner.config == both.narrator.captioner.config
