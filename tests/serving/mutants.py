@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 Mutate = Callable[[random.Random, bytearray], bytearray]
@@ -128,7 +129,7 @@ def flipped(rng: random.Random, data: bytearray) -> bytearray:
 
 
 def cut(rng: random.Random, data: bytearray) -> bytearray:
-    return data[: rng.randrange(1, len(data))]
+    return data[: rng.randrange(1, max(2, len(data)))]
 
 
 def holed(rng: random.Random, data: bytearray) -> bytearray:
@@ -264,9 +265,8 @@ def main(count: int, seed: int, folder: Path, url: str) -> None:
     os.chdir(folder)
     outcomes: Counter[str] = Counter()
     memory, seconds, odd = 0, 0.0, []
-    made = [(name, data) for name, data in traps(url).items()]
-    made += [(str(number), data) for number, data in enumerate(mutants(samples(folder), count, seed))]
-    for number, (name, data) in enumerate(made):
+    spoilt = ((str(number), data) for number, data in enumerate(mutants(samples(folder), count, seed)))
+    for number, (name, data) in enumerate(chain(traps(url).items(), spoilt)):
         kind = "picture" if data[:1] in (b"\x89", b"\xff", b"R") else "video" if number % 7 else "picture"
         outcome, took_bytes, took = feed(data, kind)
         outcomes[outcome if not name[0].isalpha() else f"trap {outcome}"] += 1
