@@ -11,7 +11,14 @@ from safetensors.torch import save_file
 
 from mutoscope.errors import InputError
 from mutoscope.models.umt5 import build_umt5
-from mutoscope.weights.encoders import encoder_kind, load_clip, load_umt5, original_key, umt5_config
+from mutoscope.weights.encoders import (
+    encoder_kind,
+    load_clip,
+    load_umt5,
+    original_key,
+    read_clip_state,
+    umt5_config,
+)
 from wan_models import CONFIG, randomised
 
 pytest.importorskip("transformers")
@@ -94,6 +101,20 @@ def test_clip_is_read_with_and_without_its_prefix(tmp_path: Path) -> None:
         outputs.append(load_clip(path)(picture))
     assert outputs[0].shape == (1, 17, 80)
     assert torch.equal(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("prefix", ["", "vision_model."])
+def test_names_of_clip_are_kept_as_the_file_has_them(tmp_path: Path, prefix: str) -> None:
+    """Transformers 5 saves CLIP's vision half without the prefix that is in the files of Wan's publishers."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    told = {"hidden_size": 80, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 1}
+    state = CLIPVisionModel(CLIPVisionConfig(**told, image_size=14, patch_size=7)).state_dict()
+    written = {prefix + key.removeprefix("vision_model."): one.contiguous() for key, one in state.items()}
+    save_file(written, tmp_path / "clip.safetensors")
+    found, _ = read_clip_state(tmp_path / "clip.safetensors")
+    assert found.keys() == written.keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in written.items())
 
 
 # transformers' names to Wan's own, written down from Wan's wan/modules/clip.py and transformers' CLIPVisionModel.

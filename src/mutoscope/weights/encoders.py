@@ -105,10 +105,12 @@ def read_umt5_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_clip_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """As `read_umt5_state`, for CLIP's vision half."""
+    """As `read_umt5_state`, for CLIP's vision half; names without a prefix in the file stay without."""
     encoder, table, _ = _clip(path)
     state = _clip_state(path, encoder, table, "cpu", None)
-    return {CLIP_PREFIX + name.removeprefix(CLIP_PREFIX): tensor for name, tensor in state.items()}, told_by(
+    bare = not any(place.key.startswith((CLIP_PREFIX, VISUAL)) for place in table.values())
+    prefix = "" if bare else CLIP_PREFIX
+    return {prefix + name.removeprefix(CLIP_PREFIX): tensor for name, tensor in state.items()}, told_by(
         encoder
     )
 
