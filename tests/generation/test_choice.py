@@ -12,7 +12,8 @@ from mutoscope.errors import InputError
 from mutoscope.generation.choice import choose, seeds_of, usual_candidates, with_candidates
 from mutoscope.generation.generate import generate, generate_many, resolve, sample
 from mutoscope.generation.plan import plan
-from mutoscope.generation.request import TRIAL_STEPS, Request, request_of
+from mutoscope.generation.request import TRIAL_STEPS, Recipe, Request, request_of
+from mutoscope.generation.sampling import Sampled
 from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
 from mutoscope.weights.store import Model, load, load_captioner, load_vae, read_card, save_model
 
@@ -76,9 +77,9 @@ def test_one_candidate_costs_nothing(model: Model, monkeypatch: pytest.MonkeyPat
 
 
 def test_trials_are_few_steps_of_the_first_window(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen: list[Recipe] = []
 
-    def watched(model: Model, parts: list, on_step: object) -> object:
+    def watched(model: Model, parts: list[Recipe], on_step: object) -> Sampled:
         seen.extend(parts)
         return sample(model, parts)
 

@@ -7,8 +7,6 @@ number, so that a run killed at any moment and resumed gives the same weights as
 
 from __future__ import annotations
 
-import datetime
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.optim import Optimizer
 
-from mutoscope.config import from_dict, read_table, to_dict, write_json
+from mutoscope.config import from_dict, read_table, write_json
 from mutoscope.data.latents import Latents, Size
 from mutoscope.errors import InputError
 from mutoscope.evaluation.caption_facts import (
@@ -42,35 +39,18 @@ from mutoscope.models.captioner import (
 )
 from mutoscope.models.text import PAD, train_tokenizer
 from mutoscope.models.vae import VAE
-from mutoscope.training.machine import keep_memory, words_for
+from mutoscope.training.machine import autocast, dtype_of
 from mutoscope.training.monitor import Watch, count_flop, plot_losses
-from mutoscope.training.optimizer import (
-    OptimizerConfig,
-    build_optimizers,
-    update,
-)
-from mutoscope.training.state import (
-    EMA,
-    TRY_AGAIN,
-    Progress,
-    RunLog,
-    StopSignal,
-    checkpoint_to_resume,
-    claimed,
-    clock,
-    load_checkpoint,
-    refuse_changes,
-    require_space,
-    save_checkpoint,
-    say,
-    sweep,
-    writing,
-)
-from mutoscope.training.train_dit import due, preset
+from mutoscope.training.optimizer import OptimizerConfig, update
+from mutoscope.training.run import Run, begun, due, look_for, record, steps
+from mutoscope.training.state import RunLog, StopSignal, claimed, clock, say, writing
+from mutoscope.training.train_dit import preset
 from mutoscope.weights.card import Defaults, ModelCard
 from mutoscope.weights.store import load_vae, save_model
 from mutoscope.world.captions import parse
 from mutoscope.world.stage import SceneMix, View
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -199,27 +179,15 @@ class Lessons:
         return size, self.latents.latents(size, rows), texts, [kind] * clips
 
 
-@dataclass
-class Run:
+@dataclass(frozen=True)
+class Work:
     """All that the loop works with."""
 
     config: TrainCaptionerConfig
-    folder: Path
     vae: VAE
     narrator: Narrator
     lessons: Lessons
-    optimizers: list[Optimizer]
-    ema: EMA
-    log: RunLog
-    speed: RunLog
-    step: int  # steps done
-    seconds: float  # spent in earlier sittings
-    progress: Progress
-
-    def close(self) -> None:
-        self.log.close()
-        self.speed.close()
-        self.progress.close()
+    run: Run
 
 
 def train_captioner(config: TrainCaptionerConfig, resume: str | None = None) -> Path:
@@ -229,83 +197,63 @@ def train_captioner(config: TrainCaptionerConfig, resume: str | None = None) -> 
     InputError for a config that cannot work, FloatingPointError before the update that a NaN or Inf would spoil,
     SystemExit(75) after a signal, with a checkpoint saved.
     """
-    folder, steps = Path(config.out), config.optimizer.steps
-    with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
-        optimizers, flop = run.optimizers, dict[Size, float]()
-        watch = Watch(run.speed, dtype_of(config), run.seconds)
-        saved_at = time.monotonic()
-        while run.step < steps:
-            step = run.step + 1
-            size, latent_BCTHW, texts, kinds = run.lessons.batch(step)
-            latent_BCTHW, ids_BL, shown_BL = disturbed(run, step, latent_BCTHW, texts, kinds)
-            watch.lap("data")
-            loss = caption_loss(run, latent_BCTHW, ids_BL, shown_BL)
-            watch.lap("forward")
-            torch.autograd.backward([loss])
-            watch.lap("backward")
-            factor, norm = update(optimizers, step, loss.item(), config.optimizer)
-            run.ema.update()
-            run.step = step
-            watch.lap("update")
-            run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
-            run.progress.update(step, f"loss {loss.item():.4f}  {watch.note}")
-            last = step == steps
-            if last or due(config.validate_every, step):
-                run.log.write(step, **validate(run))
-                with writing("the plot", folder):
-                    plot_losses(run.log.records()).save(folder / "loss.png")
-            if size not in flop:
-                flop[size] = flop_per_clip(run, latent_BCTHW[:1], ids_BL[:1])
-            watch.lap("pauses")
-            watch.step(step, len(texts), len(texts) * size.tokens, len(texts) * flop[size])
-            minutes = (time.monotonic() - saved_at) / 60
-            if (
-                last
-                or stop.requested
-                or due(config.checkpoint_every, step)
-                or minutes > config.checkpoint_minutes
-            ):
-                save(run, watch.seconds)
-                saved_at = time.monotonic()
+    folder = Path(config.out)
+    with claimed(folder), StopSignal() as stop:
+        work, flop = begin(config, resume), dict[Size, float]()
+        with closing(work.run) as run, closing(RunLog(folder, "speed.jsonl", run.step)) as speed:
+            watch = Watch(speed, dtype_of(config.precision), run.before)
+            for step in steps(run, stop, config.checkpoint_minutes):
+                size, latent_BCTHW, texts, kinds = work.lessons.batch(step)
+                latent_BCTHW, ids_BL, shown_BL = disturbed(work, step, latent_BCTHW, texts, kinds)
+                watch.lap("data")
+                loss = caption_loss(work, latent_BCTHW, ids_BL, shown_BL)
+                watch.lap("forward")
+                torch.autograd.backward([loss])
+                watch.lap("backward")
+                factor, norm = update(run.optimizers, step, loss.item(), config.optimizer)
+                run.ema.update()
+                watch.lap("update")
+                run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
+                run.progress.update(step, f"loss {loss.item():.4f}  {watch.note}")
+                if run.is_last or due(config.validate_every, step):
+                    run.log.write(step, **validate(work))
+                    with writing("the plot", folder):
+                        plot_losses(run.log.records()).save(folder / "loss.png")
+                if size not in flop:
+                    flop[size] = flop_per_clip(work, latent_BCTHW[:1], ids_BL[:1])
                 watch.lap("pauses")
-            if stop.requested and not last:
-                say(f"stopped after step {step}: continue with --resume auto.")
-                raise SystemExit(TRY_AGAIN)
-        return finish(run, watch.seconds)
+                watch.step(step, len(texts), len(texts) * size.tokens, len(texts) * flop[size])
+            return finish(work)
 
 
 def disturbed(
-    run: Run, step: int, latent_BCTHW: Tensor, texts: Sequence[str], kinds: Sequence[Length]
+    work: Work, step: int, latent_BCTHW: Tensor, texts: Sequence[str], kinds: Sequence[Length]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Noisy latents, the ids of the captions, and the ids that the decoder is shown: some of them hidden.
 
     A word that may be missing must be read off the video instead of guessed from the words before.
     """
     generator = torch.Generator().manual_seed(
-        int(np.random.default_rng((run.config.seed, 3, step)).integers(2**62))
+        int(np.random.default_rng((work.config.seed, 3, step)).integers(2**62))
     )
     noise_BCTHW = torch.randn(latent_BCTHW.shape, generator=generator)
-    ids_BL = run.narrator.tokens(texts, kinds)
-    hidden_BL = torch.rand(ids_BL.shape, generator=generator) < run.config.forget
+    ids_BL = work.narrator.tokens(texts, kinds)
+    hidden_BL = torch.rand(ids_BL.shape, generator=generator) < work.config.forget
     hidden_BL[:, 0] = False  # the kind
-    return latent_BCTHW + run.config.noise * noise_BCTHW, ids_BL, ids_BL.masked_fill(hidden_BL, PAD)
+    return latent_BCTHW + work.config.noise * noise_BCTHW, ids_BL, ids_BL.masked_fill(hidden_BL, PAD)
 
 
-def caption_loss(run: Run, latent_BCTHW: Tensor, ids_BL: Tensor, shown_BL: Tensor) -> Tensor:
+def caption_loss(work: Work, latent_BCTHW: Tensor, ids_BL: Tensor, shown_BL: Tensor) -> Tensor:
     """Mean cross-entropy of each next token, in nats."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=run.config.precision == "bf16"):
-        logits_BLV = run.narrator.captioner(latent_BCTHW, shown_BL[:, :-1])
+    with autocast(CPU, work.config.precision):
+        logits_BLV = work.narrator.captioner(latent_BCTHW, shown_BL[:, :-1])
     return F.cross_entropy(logits_BLV.float().flatten(0, 1), ids_BL[:, 1:].flatten(), ignore_index=PAD)
 
 
-def dtype_of(config: TrainCaptionerConfig) -> torch.dtype:
-    return torch.bfloat16 if config.precision == "bf16" else torch.float32
-
-
-def flop_per_clip(run: Run, latent_BCTHW: Tensor, ids_BL: Tensor) -> float:
+def flop_per_clip(work: Work, latent_BCTHW: Tensor, ids_BL: Tensor) -> float:
     """Operations that one clip with its caption costs, backward included."""
-    counted = count_flop(lambda: caption_loss(run, latent_BCTHW, ids_BL, ids_BL))
-    for optimizer in run.optimizers:
+    counted = count_flop(lambda: caption_loss(work, latent_BCTHW, ids_BL, ids_BL))
+    for optimizer in work.run.optimizers:
         optimizer.zero_grad()
     return counted
 
@@ -313,123 +261,70 @@ def flop_per_clip(run: Run, latent_BCTHW: Tensor, ids_BL: Tensor) -> float:
 # --- beginning
 
 
-def begin(config: TrainCaptionerConfig, folder: Path, resume: str | None) -> Run:
+def begin(config: TrainCaptionerConfig, resume: str | None) -> Work:
     """Build everything, fresh or from a checkpoint."""
-    keep_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    sweep(folder / "checkpoints")
-    found = checkpoint_to_resume(folder / "checkpoints", resume)
-    parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
-    if found:
-        refuse_changes(meta["config"], to_dict(config), FREE, found)
+    found = look_for(config, resume, FREE)
     vae = load_vae(config.vae, "cpu").eval().requires_grad_(False)
     lessons = Lessons(Latents(Path(config.latents), vae), config)
     changes = {"channels": lessons.latents.channels} | dict(config.captioner)
     sizes = preset(CaptionerConfig, CAPTIONER_PRESETS[config.size], changes, "captioner")
-    tokenizer = (
-        Tokenizer.from_str(meta["tokenizer"]) if found else train_tokenizer(lessons.texts(), sizes.vocab)
-    )
+    words = found.told.get("tokenizer")
+    tokenizer = Tokenizer.from_str(words) if words else train_tokenizer(lessons.texts(), sizes.vocab)
     narrator = Narrator(tokenizer, Captioner(sizes))
-    modules = {"captioner": narrator.captioner}
-    optimizers = build_optimizers(modules, config.optimizer, dtype_of(config))
-    ema = EMA(modules, config.ema)
-    if found:
-        narrator.captioner.load_state_dict(parts["captioner"])
-        for i, optimizer in enumerate(optimizers):
-            optimizer.load_state_dict(parts[f"optimizer{i}"])
-        ema.load_state_dict(parts["ema"])
-        say(f"resuming from step {meta['step']}.")
-    weights = sum(parameter.numel() for parameter in narrator.captioner.parameters())
-    require_space(folder, 16 * weights * (config.keep + 1))  # weights, averages, two optimiser states, fp32
-    write_json(folder / "config.json", config)
-    say(f"{weights / 1e6:.2f} M parameters, {lessons.count} labelled clips.")
-    return Run(
-        config=config,
-        folder=folder,
-        vae=vae,
-        narrator=narrator,
-        lessons=lessons,
-        optimizers=optimizers,
-        ema=ema,
-        log=RunLog(folder, "log.jsonl", meta["step"]),
-        speed=RunLog(folder, "speed.jsonl", meta["step"]),
-        step=meta["step"],
-        seconds=meta["seconds"],
-        progress=Progress("train captioner", config.optimizer.steps, meta["step"]),
-    )
+    modules, told = {"captioner": narrator.captioner}, {"tokenizer": tokenizer.to_str()}
+    run = begun("train captioner", config, modules, found, dtype_of(config.precision), told)
+    say(f"{lessons.count} labelled clips.")
+    return Work(config, vae, narrator, lessons, run)
 
 
 # --- pauses: validation, checkpoints, the end
 
 
 @torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
+def validate(work: Work) -> dict[str, float]:
     """Of the averaged weights on held-out clips, one figure each per size: {"val 64x64x17": loss of detailed captions,
     "facts 64x64x17": F1 of the facts of written captions against those of the true ones}.
     """
-    found, latents = {}, run.lessons.latents
-    with run.ema.applied():
-        for size in run.lessons.sizes:
-            rows = run.lessons.held_out(size)[: run.config.validation_clips]
+    found, latents = {}, work.lessons.latents
+    with work.run.ema.applied():
+        for size in work.lessons.sizes:
+            rows = work.lessons.held_out(size)[: work.config.validation_clips]
             if not rows:
                 continue
             texts = [latents.caption(size, row, "detailed", 0) for row in rows]
             latent_BCTHW = latents.latents(size, rows)
-            ids_BL = run.narrator.tokens(texts, ["detailed"] * len(texts))
-            found[f"val {size}"] = caption_loss(run, latent_BCTHW, ids_BL, ids_BL).item()
-            written = run.narrator(latent_BCTHW)
+            ids_BL = work.narrator.tokens(texts, ["detailed"] * len(texts))
+            found[f"val {size}"] = caption_loss(work, latent_BCTHW, ids_BL, ids_BL).item()
+            written = work.narrator(latent_BCTHW)
             verdicts = [judge_caption(text, parse(true)[0]) for text, true in zip(written, texts)]
             found[f"facts {size}"] = f1_scores(verdicts).get("all", {"f1": 0.0})["f1"]
     return found
 
 
-def save(run: Run, seconds: float) -> Path:
-    """A checkpoint of everything that the next step depends on."""
-    run.log.sync()
-    run.speed.sync()
-    parts = {"captioner": run.narrator.captioner.state_dict(), "ema": run.ema.state_dict()}
-    parts |= {f"optimizer{i}": optimizer.state_dict() for i, optimizer in enumerate(run.optimizers)}
-    meta = {
-        "step": run.step,
-        "seconds": seconds,
-        "config": to_dict(run.config),
-        "tokenizer": run.narrator.tokenizer.to_str(),
-    }
-    return save_checkpoint(run.folder / "checkpoints", run.step, parts, meta, run.config.keep)
-
-
-def finish(run: Run, seconds: float) -> Path:
+def finish(work: Work) -> Path:
     """Write the report and the model folder with the averaged weights, in 16 bits, and how they came about."""
-    config, latents = run.config, run.lessons.latents
-    size = max(run.lessons.sizes, key=lambda size: (size.frames > 1, len(run.lessons.rows[size])))
+    config, run, narrator, latents = work.config, work.run, work.narrator, work.lessons.latents
+    size = max(work.lessons.sizes, key=lambda size: (size.frames > 1, len(work.lessons.rows[size])))
     fps = float(latents.fps(size, [0])[0])
-    known = taught(run.lessons.texts())
-    training: dict[str, Any] = {
-        "config": to_dict(config),
-        "steps": run.step,
-        "seconds": round(seconds),
-        "labelled_clips": run.lessons.count,
-        "hardware": words_for(torch.device("cpu")),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
+    known = taught(work.lessons.texts())
+    training = record(run, CPU) | {
+        "labelled_clips": work.lessons.count,
         "latents": {"vae_sha256": latents.vae_sha256},
         "knows": known,
         "cannot_know": not_taught(known),
     }
     with run.ema.applied():
-        run.narrator.captioner.eval()
+        narrator.captioner.eval()
         asked = read_table(latents.folder / "index.json")["asked"]
         if config.report_clips and asked["source"] == "world":
             mix = from_dict(SceneMix, asked["mix"], str(latents.folder))
             view = View(size.width, size.height, size.frames, fps)
-            training["report"] = report_on_world(run.narrator, run.vae, view, config.report_clips, mix)
+            training["report"] = report_on_world(narrator, work.vae, view, config.report_clips, mix)
             write_json(run.folder / "report.json", training["report"])
         path = save_model(
             run.folder / "model",
-            vae=run.vae,
-            narrator=run.narrator,
+            vae=work.vae,
+            narrator=narrator,
             card=ModelCard(
                 name=f"captioner-{config.size}",
                 defaults=Defaults(width=size.width, height=size.height, frames=size.frames, fps=fps),
@@ -437,5 +332,5 @@ def finish(run: Run, seconds: float) -> Path:
             ),
             storage={"captioner": "fp16"},
         )
-    say(f"{path}: {run.step} steps in {clock(seconds)}.")
+    say(f"{path}: {run.step} steps in {clock(run.seconds)}.")
     return path

@@ -67,6 +67,7 @@ from mutoscope.training.parallel import (
     shard,
     whole,
 )
+from mutoscope.training.run import due
 from mutoscope.training.state import (
     EMA,
     TRY_AGAIN,
@@ -246,10 +247,6 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
                 say(f"stopped after step {step}: continue with --resume auto.")
                 raise SystemExit(TRY_AGAIN)
         return finish(run, watch.seconds)
-
-
-def due(every: int, step: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def stop_before_harm(step: int, loss: float, norm: float, groups: Sequence[Group]) -> None:

@@ -6,9 +6,7 @@ number, so that a run killed at any moment and resumed gives the same weights as
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +18,6 @@ import torch.nn.functional as F
 from safetensors.torch import save as to_safetensors
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.optim import Optimizer
 
 from mutoscope.config import to_dict, write_json
 from mutoscope.errors import InputError
@@ -32,31 +29,11 @@ from mutoscope.generation.stated import draft, plainly
 from mutoscope.models.captioner import Length, token_rows
 from mutoscope.models.expander import Expander, ExpanderConfig, source_rows
 from mutoscope.models.text import PAD
-from mutoscope.training.machine import autocast, dtype_of, keep_memory, words_for
+from mutoscope.training.machine import autocast, dtype_of
 from mutoscope.training.monitor import plot_losses
-from mutoscope.training.optimizer import (
-    OptimizerConfig,
-    build_optimizers,
-    update,
-)
-from mutoscope.training.state import (
-    EMA,
-    TRY_AGAIN,
-    Progress,
-    RunLog,
-    StopSignal,
-    checkpoint_to_resume,
-    claimed,
-    clock,
-    load_checkpoint,
-    refuse_changes,
-    require_space,
-    save_checkpoint,
-    say,
-    sweep,
-    writing,
-)
-from mutoscope.training.train_dit import due
+from mutoscope.training.optimizer import OptimizerConfig, update
+from mutoscope.training.run import Run, begun, due, look_for, record, steps
+from mutoscope.training.state import StopSignal, claimed, clock, say, writing
 from mutoscope.weights.store import BUILT_IN
 from mutoscope.world.captions import Fact, caption, parse, tell, truth
 from mutoscope.world.facts import Truth
@@ -185,24 +162,14 @@ def lessons(config: TrainExpanderConfig, step: int) -> tuple[Length, list[Lesson
     ]
 
 
-@dataclass
-class Run:
+@dataclass(frozen=True)
+class Work:
     """All that the loop works with."""
 
     config: TrainExpanderConfig
-    folder: Path
     tokenizer: Tokenizer
     expander: Expander
-    optimizers: list[Optimizer]
-    ema: EMA
-    log: RunLog
-    step: int  # steps done
-    seconds: float  # spent in earlier sittings
-    progress: Progress
-
-    def close(self) -> None:
-        self.log.close()
-        self.progress.close()
+    run: Run
 
 
 def train_expander(config: TrainExpanderConfig, resume: str | None = None) -> Path:
@@ -212,86 +179,45 @@ def train_expander(config: TrainExpanderConfig, resume: str | None = None) -> Pa
     InputError for a config that cannot work, FloatingPointError before the update that a NaN or Inf would spoil,
     SystemExit(75) after a signal, with a checkpoint saved.
     """
-    folder, steps = Path(config.out), config.optimizer.steps
-    with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
-        optimizers, began = run.optimizers, time.monotonic()
-        saved_at = began
-        while run.step < steps:
-            step = run.step + 1
-            kind, taught = lessons(config, step)
-            loss = expansion_loss(run, taught, kind)
-            torch.autograd.backward([loss])
-            factor, norm = update(optimizers, step, loss.item(), config.optimizer)
-            run.ema.update()
-            run.step = step
-            run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
-            run.progress.update(step, f"loss {loss.item():.4f}")
-            last = step == steps
-            if last or due(config.validate_every, step):
-                run.log.write(step, **validate(run))
-                with writing("the plot", folder):
-                    plot_losses(run.log.records()).save(folder / "loss.png")
-            minutes = (time.monotonic() - saved_at) / 60
-            pressing = minutes > config.checkpoint_minutes
-            if last or stop.requested or pressing or due(config.checkpoint_every, step):
-                save(run, run.seconds + time.monotonic() - began)
-                saved_at = time.monotonic()
-            if stop.requested and not last:
-                say(f"stopped after step {step}: continue with --resume auto.")
-                raise SystemExit(TRY_AGAIN)
-        return finish(run, run.seconds + time.monotonic() - began)
+    folder = Path(config.out)
+    with claimed(folder), StopSignal() as stop:
+        work = begin(config, resume)
+        with closing(work.run) as run:
+            for step in steps(run, stop, config.checkpoint_minutes):
+                kind, taught = lessons(config, step)
+                loss = expansion_loss(work, taught, kind)
+                torch.autograd.backward([loss])
+                factor, norm = update(run.optimizers, step, loss.item(), config.optimizer)
+                run.ema.update()
+                run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
+                run.progress.update(step, f"loss {loss.item():.4f}")
+                if run.is_last or due(config.validate_every, step):
+                    run.log.write(step, **validate(work))
+                    with writing("the plot", folder):
+                        plot_losses(run.log.records()).save(folder / "loss.png")
+            return finish(work)
 
 
-def expansion_loss(run: Run, taught: list[Lesson], kind: Length) -> Tensor:
+def expansion_loss(work: Work, taught: list[Lesson], kind: Length) -> Tensor:
     """Mean cross-entropy of each next token, in nats."""
-    source_BL = source_rows(run.tokenizer, [one.source for one in taught])
-    ids_BL = token_rows(run.tokenizer, run.expander, [one.caption for one in taught], [kind] * len(taught))
-    with autocast(CPU, run.config.precision):
-        logits_BLV = run.expander(source_BL, ids_BL[:, :-1])
+    source_BL = source_rows(work.tokenizer, [one.source for one in taught])
+    ids_BL = token_rows(work.tokenizer, work.expander, [one.caption for one in taught], [kind] * len(taught))
+    with autocast(CPU, work.config.precision):
+        logits_BLV = work.expander(source_BL, ids_BL[:, :-1])
     return F.cross_entropy(logits_BLV.float().flatten(0, 1), ids_BL[:, 1:].flatten(), ignore_index=PAD)
 
 
 # --- beginning
 
 
-def begin(config: TrainExpanderConfig, folder: Path, resume: str | None) -> Run:
+def begin(config: TrainExpanderConfig, resume: str | None) -> Work:
     """Build everything, fresh or from a checkpoint."""
-    keep_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    sweep(folder / "checkpoints")
-    found = checkpoint_to_resume(folder / "checkpoints", resume)
-    parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
-    if found:
-        refuse_changes(meta["config"], to_dict(config), FREE, found)
-    tokenizer = Tokenizer.from_str(meta["tokenizer"]) if found else built_in_tokenizer(config.tokenizer)
+    found = look_for(config, resume, FREE)
+    tokenizer = Tokenizer.from_str(found.told["tokenizer"]) if found else built_in_tokenizer(config.tokenizer)
     expander = Expander(replace(config.expander, vocab=tokenizer.get_vocab_size()))
-    modules = {"expander": expander}
-    optimizers = build_optimizers(modules, config.optimizer, dtype_of(config.precision))
-    ema = EMA(modules, config.ema)
-    if found:
-        expander.load_state_dict(parts["expander"])
-        for i, optimizer in enumerate(optimizers):
-            optimizer.load_state_dict(parts[f"optimizer{i}"])
-        ema.load_state_dict(parts["ema"])
-        say(f"resuming from step {meta['step']}.")
-    weights = sum(parameter.numel() for parameter in expander.parameters())
-    require_space(folder, 16 * weights * (config.keep + 1))  # weights, averages, two optimiser states, fp32
-    write_json(folder / "config.json", config)
-    say(f"{weights / 1e6:.2f} M parameters.")
-    return Run(
-        config=config,
-        folder=folder,
-        tokenizer=tokenizer,
-        expander=expander,
-        optimizers=optimizers,
-        ema=ema,
-        log=RunLog(folder, "log.jsonl", meta["step"]),
-        step=meta["step"],
-        seconds=meta["seconds"],
-        progress=Progress("train expander", config.optimizer.steps, meta["step"]),
-    )
+    told, dtype = {"tokenizer": tokenizer.to_str()}, dtype_of(config.precision)
+    run = begun("train expander", config, {"expander": expander}, found, dtype, told)
+    return Work(config, tokenizer, expander, run)
 
 
 def built_in_tokenizer(name: str) -> Tokenizer:
@@ -306,14 +232,14 @@ def built_in_tokenizer(name: str) -> Tokenizer:
 
 
 @torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
+def validate(work: Work) -> dict[str, float]:
     """Of the averaged weights on fresh scenes: {"val detailed": loss, "kept detailed": first draws that pass}."""
-    config, found = run.config, {}
-    with run.ema.applied():
-        author = author_of(run)
+    config, found = work.config, {}
+    with work.run.ema.applied():
+        author = author_of(work)
         for kind in config.kinds:
             fresh = fresh_lessons(config, kind, config.validation_prompts)
-            found[f"val {kind}"] = expansion_loss(run, fresh, kind).item()
+            found[f"val {kind}"] = expansion_loss(work, fresh, kind).item()
             found[f"kept {kind}"] = passing(author, fresh, kind)
     return found
 
@@ -331,56 +257,34 @@ def passing(author: Author, fresh: list[Lesson], kind: Length) -> float:
     return float(np.mean([fits(text, facts, kind) for text, facts in zip(texts, stated, strict=True)]))
 
 
-def author_of(run: Run) -> Author:
+def author_of(work: Work) -> Author:
     """What `expand` would read, from the weights as they are now."""
-    sizes = Sizes(**to_dict(run.expander.config))
-    weights = {name: tensor.half().numpy() for name, tensor in run.expander.state_dict().items()}
-    return Author(weights, sizes, run.tokenizer)
+    sizes = Sizes(**to_dict(work.expander.config))
+    weights = {name: tensor.half().numpy() for name, tensor in work.expander.state_dict().items()}
+    return Author(weights, sizes, work.tokenizer)
 
 
-def save(run: Run, seconds: float) -> Path:
-    """A checkpoint of everything that the next step depends on."""
-    run.log.sync()
-    parts = {"expander": run.expander.state_dict(), "ema": run.ema.state_dict()}
-    parts |= {f"optimizer{i}": optimizer.state_dict() for i, optimizer in enumerate(run.optimizers)}
-    meta = {
-        "step": run.step,
-        "seconds": seconds,
-        "config": to_dict(run.config),
-        "tokenizer": run.tokenizer.to_str(),
-    }
-    return save_checkpoint(run.folder / "checkpoints", run.step, parts, meta, run.config.keep)
-
-
-def finish(run: Run, seconds: float) -> Path:
+def finish(work: Work) -> Path:
     """Write the averaged weights, in 16 bits, with their report: how many prompts the first draw serves."""
-    config, folder = run.config, run.folder / "model"
+    config, run = work.config, work.run
+    folder = run.folder / "model"
     folder.mkdir(exist_ok=True)
     report: dict[str, Any] = {}
     with run.ema.applied():
-        author = author_of(run)
+        author = author_of(work)
         for kind in config.kinds if config.report_prompts else ():
             report[kind] = passing(author, short_prompts(config.report_prompts), kind)
-        state = {name: tensor.half().contiguous() for name, tensor in run.expander.state_dict().items()}
+        state = {name: tensor.half().contiguous() for name, tensor in work.expander.state_dict().items()}
     data = to_safetensors(state)
     write_atomically(folder / WEIGHTS, data)
-    write_atomically(folder / TOKENIZER, run.tokenizer.to_str(pretty=True).encode())
-    training = {
-        "config": to_dict(config),
-        "steps": run.step,
-        "seconds": round(seconds),
-        "hardware": words_for(CPU),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-        "first draw passes": report,
-    }
-    record = {
-        "config": to_dict(run.expander.config),
+    write_atomically(folder / TOKENIZER, work.tokenizer.to_str(pretty=True).encode())
+    whole = {
+        "config": to_dict(work.expander.config),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "training": training,
+        "training": record(run, CPU) | {"first draw passes": report},
     }
-    write_json(folder / RECORD, record)
-    say(f"{folder}: {run.step} steps in {clock(seconds)}; first draws that pass: {report}.")
+    write_json(folder / RECORD, whole)
+    say(f"{folder}: {run.step} steps in {clock(run.seconds)}; first draws that pass: {report}.")
     return folder
 
 

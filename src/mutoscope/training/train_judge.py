@@ -7,8 +7,6 @@ killed at any moment and resumed gives the same judge as one left alone, bit for
 
 from __future__ import annotations
 
-import datetime
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -19,9 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Optimizer
 
-from mutoscope.config import from_dict, to_dict, write_json
+from mutoscope.config import write_json
 from mutoscope.errors import InputError
 from mutoscope.evaluation.exams import FRESH
 from mutoscope.evaluation.judge import (
@@ -39,33 +36,15 @@ from mutoscope.evaluation.judge import (
 )
 from mutoscope.evaluation.truth import judge as oracle
 from mutoscope.evaluation.truth import observe
-from mutoscope.training.machine import keep_memory, words_for
-from mutoscope.training.optimizer import (
-    OptimizerConfig,
-    build_optimizers,
-    update,
-)
-from mutoscope.training.state import (
-    EMA,
-    TRY_AGAIN,
-    Progress,
-    RunLog,
-    StopSignal,
-    checkpoint_to_resume,
-    claimed,
-    clock,
-    load_checkpoint,
-    refuse_changes,
-    require_space,
-    save_checkpoint,
-    say,
-    sweep,
-)
+from mutoscope.training.optimizer import OptimizerConfig, update
+from mutoscope.training.run import Run, begun, due, look_for, record, steps
+from mutoscope.training.state import StopSignal, claimed, clock, say
 from mutoscope.video import to_frames
 from mutoscope.world.facts import Fact, Truth, facts, truth
 from mutoscope.world.render import render
 from mutoscope.world.scene import BACKGROUNDS, Scene, SceneMix, View, sample_scene
 
+CPU = torch.device("cpu")
 SHAPE = View(SIDE, SIDE, 17, 8.0)  # of the clips that judge and oracle are compared on
 SQUARE, WIDE, TALL = (SIDE, SIDE), (112, SIDE), (SIDE, 112)  # width, height
 ASPECTS = (SQUARE, SQUARE, WIDE, SQUARE, SQUARE, TALL)  # of steps, by turns
@@ -123,25 +102,6 @@ class Labels:
     background_B: Tensor
 
 
-@dataclass
-class Run:
-    """All that the loop works with."""
-
-    config: TrainJudgeConfig
-    folder: Path
-    judge: Judge
-    optimizers: list[Optimizer]
-    ema: EMA
-    log: RunLog
-    progress: Progress
-    step: int  # steps done
-    seconds: float  # spent in earlier sittings
-
-    def close(self) -> None:
-        self.log.close()
-        self.progress.close()
-
-
 def train_judge(config: TrainJudgeConfig, resume: str | None = None) -> Path:
     """Train, and return the file `out`/judge.safetensors; `out`/report.json tells how it agrees with the oracle.
 
@@ -149,28 +109,22 @@ def train_judge(config: TrainJudgeConfig, resume: str | None = None) -> Path:
     InputError for a config that cannot work, FloatingPointError before the update that a NaN or Inf would spoil,
     SystemExit(75) after a signal, with a checkpoint saved.
     """
-    folder, steps, began = Path(config.out), config.optimizer.steps, time.monotonic()
-    with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
-        while run.step < steps:
-            step = run.step + 1
-            moments_BCHW, labels = lesson(config, step)
-            loss, parts = mistakes(run.judge(moments_BCHW), labels)
-            torch.autograd.backward([loss])
-            factor, _ = update(run.optimizers, step, loss.item(), config.optimizer)
-            run.ema.update()
-            run.step = step
-            run.log.write(step, loss=loss.item(), rate=factor, **parts)
-            run.progress.update(step, f"loss {loss.item():.3f}")
-            last = step == steps
-            if last or (config.validate_every and step % config.validate_every == 0):
-                with run.ema.applied():
-                    run.log.write(step, **compared(run.judge, config, config.validation_clips))
-            if last or stop.requested or (config.checkpoint_every and step % config.checkpoint_every == 0):
-                save(run, run.seconds + time.monotonic() - began)
-            if stop.requested and not last:
-                say(f"stopped after step {step}: continue with --resume auto.")
-                raise SystemExit(TRY_AGAIN)
-        return finish(run, run.seconds + time.monotonic() - began)
+    with claimed(Path(config.out)), StopSignal() as stop:
+        found = look_for(config, resume, FREE)
+        judge = Judge(config.judge)
+        with closing(begun("train judge", config, {"judge": judge}, found)) as run:
+            for step in steps(run, stop):
+                moments_BCHW, labels = lesson(config, step)
+                loss, parts = mistakes(judge(moments_BCHW), labels)
+                torch.autograd.backward([loss])
+                factor, _ = update(run.optimizers, step, loss.item(), config.optimizer)
+                run.ema.update()
+                run.log.write(step, loss=loss.item(), rate=factor, **parts)
+                run.progress.update(step, f"loss {loss.item():.3f}")
+                if run.is_last or due(config.validate_every, step):
+                    with run.ema.applied():
+                        run.log.write(step, **compared(judge, config, config.validation_clips))
+            return finish(run, judge, config)
 
 
 # --- lessons: clips and what is in them, a pure function of (seed, step)
@@ -259,36 +213,7 @@ def mistakes(logits: Logits, labels: Labels) -> tuple[Tensor, dict[str, float]]:
     return torch.stack(list(parts.values())).sum(), {name: part.item() for name, part in parts.items()}
 
 
-# --- beginning, pauses, the end
-
-
-def begin(config: TrainJudgeConfig, folder: Path, resume: str | None) -> Run:
-    """Build everything, fresh or from a checkpoint."""
-    keep_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    sweep(folder / "checkpoints")
-    found = checkpoint_to_resume(folder / "checkpoints", resume)
-    parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
-    judge = Judge(config.judge)
-    optimizers = build_optimizers({"judge": judge}, config.optimizer)
-    ema = EMA({"judge": judge}, config.ema)
-    if found:
-        before = to_dict(from_dict(TrainJudgeConfig, meta["config"], str(found)))
-        refuse_changes(before, to_dict(config), FREE, found)
-        judge.load_state_dict(parts["judge"])
-        for i, optimizer in enumerate(optimizers):
-            optimizer.load_state_dict(parts[f"optimizer{i}"])
-        ema.load_state_dict(parts["ema"])
-        say(f"resuming from step {meta['step']}.")
-    weights = sum(parameter.numel() for parameter in judge.parameters())
-    require_space(folder, 16 * weights * (config.keep + 1))
-    write_json(folder / "config.json", config)
-    log = RunLog(folder, "log.jsonl", meta["step"])
-    progress = Progress("train judge", config.optimizer.steps, meta["step"])
-    say(f"{weights / 1e6:.2f} M parameters, {2e-6 * weights:.2f} MB in 16 bits.")
-    return Run(config, folder, judge, optimizers, ema, log, progress, meta["step"], meta["seconds"])
+# --- pauses, the end
 
 
 def compared(judge: Judge, config: TrainJudgeConfig, count: int) -> dict[str, float]:
@@ -320,31 +245,13 @@ def _clips(scenes: Sequence[Scene], batch: int = 16) -> list[np.ndarray[Any, np.
     ]
 
 
-def save(run: Run, seconds: float) -> None:
-    """A checkpoint of everything that the next step depends on."""
-    run.log.sync()
-    parts: dict[str, Any] = {"judge": run.judge.state_dict(), "ema": run.ema.state_dict()}
-    parts |= {f"optimizer{i}": optimizer.state_dict() for i, optimizer in enumerate(run.optimizers)}
-    meta = {"step": run.step, "seconds": seconds, "config": to_dict(run.config)}
-    save_checkpoint(run.folder / "checkpoints", run.step, parts, meta, run.config.keep)
-
-
-def finish(run: Run, seconds: float) -> Path:
+def finish(run: Run, judge: Judge, config: TrainJudgeConfig) -> Path:
     """Write the report, and the file with the averaged weights in 16 bits and how they came about."""
-    config, path = run.config, run.folder / "judge.safetensors"
+    path = run.folder / "judge.safetensors"
     with run.ema.applied():
-        report = compared(run.judge.eval(), config, config.report_clips)
-        training = {
-            "config": to_dict(config),
-            "steps": run.step,
-            "seconds": round(seconds),
-            "clips": run.step * config.clips,
-            "hardware": words_for(torch.device("cpu")),
-            "torch": torch.__version__,
-            "date": datetime.date.today().isoformat(),
-            "report": report,
-        }
-        save_judge(run.judge, path, training)
+        report = compared(judge.eval(), config, config.report_clips)
+        training = record(run, CPU) | {"clips": run.step * config.clips, "report": report}
+        save_judge(judge, path, training)
     write_json(run.folder / "report.json", report)
-    say(f"{path}: {run.step} steps in {clock(seconds)}, {report}.")
+    say(f"{path}: {run.step} steps in {clock(run.seconds)}, {report}.")
     return path

@@ -6,46 +6,24 @@ and resumed gives the same weights, bit for bit, as one left alone (same machine
 
 from __future__ import annotations
 
-import datetime
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.optim import Optimizer
 
-from mutoscope.config import from_dict, to_dict, write_json
 from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE, VAE_PRESETS, per_channel
-from mutoscope.training.machine import DeviceName, Leg, autocast, device_of, keep_memory, words_for
+from mutoscope.training.machine import DeviceName, autocast, device_of
 from mutoscope.training.monitor import plot_losses
-from mutoscope.training.optimizer import (
-    OptimizerConfig,
-    build_optimizers,
-    update,
-)
-from mutoscope.training.state import (
-    EMA,
-    TRY_AGAIN,
-    Progress,
-    RunLog,
-    StopSignal,
-    checkpoint_to_resume,
-    claimed,
-    clock,
-    load_checkpoint,
-    refuse_changes,
-    require_space,
-    save_checkpoint,
-    say,
-    sweep,
-)
+from mutoscope.training.optimizer import OptimizerConfig, update
+from mutoscope.training.run import Run, begun, due, look_for, record, steps
+from mutoscope.training.state import StopSignal, claimed, clock, say
 from mutoscope.video import to_frames
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.store import Model, load, save_model
@@ -141,25 +119,15 @@ class TrainVAEConfig:
             )
 
 
-@dataclass
-class Run:
+@dataclass(frozen=True)
+class Work:
     """All that the loop works with."""
 
     config: TrainVAEConfig
-    folder: Path
     device: torch.device
     vae: VAE
     denoiser: Model | None  # of which the decoder alone is trained
-    optimizers: list[Optimizer]
-    ema: EMA
-    log: RunLog
-    progress: Progress
-    step: int  # steps done
-    seconds: float  # spent in earlier sittings
-
-    def close(self) -> None:
-        self.log.close()
-        self.progress.close()
+    run: Run
 
 
 def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
@@ -169,38 +137,26 @@ def train_vae(config: TrainVAEConfig, resume: str | None = None) -> Path:
     Raises InputError for a config that cannot work, FloatingPointError before the update that a NaN or Inf would
     spoil, SystemExit(75) after a signal, with a checkpoint saved.
     """
-    folder, steps, leg = Path(config.out), config.optimizer.steps, Leg(config.minutes)
-    with claimed(folder), StopSignal() as stop, closing(begin(config, folder, resume)) as run:
-        began = time.monotonic() - run.seconds
-        while run.step < steps:
-            step = run.step + 1
-            video_BCTHW, mask_B1THW = clips_of_step(config, step, run.device)
-            if run.denoiser is None:
-                loss = vae_loss(run.vae, video_BCTHW, mask_B1THW, config, step)
-            else:
-                loss = decoder_loss(run.denoiser, video_BCTHW, mask_B1THW, config, step)
-            torch.autograd.backward([loss])
-            factor, norm = update(run.optimizers, step, loss.item(), config.optimizer)
-            run.ema.update()
-            run.step = step
-            run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
-            run.progress.update(step, f"loss {loss.item():.4f}")
-            last = step == steps
-            if last or due(config.validate_every, step):
-                figures = validate(run)
-                run.log.write(step, **figures)
-                say(f"step {step}: " + ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items()))
-            ends = stop.requested or leg.over
-            if last or ends or due(config.checkpoint_every, step):
-                save(run, time.monotonic() - began)
-            if ends and not last:
-                say(f"stopped after step {step}: continue with --resume auto.")
-                raise SystemExit(TRY_AGAIN)
-        return finish(run, time.monotonic() - began)
-
-
-def due(every: int, step: int) -> bool:
-    return every > 0 and step % every == 0
+    with claimed(Path(config.out)), StopSignal() as stop:
+        work = begin(config, resume)
+        with closing(work.run) as run:
+            for step in steps(run, stop, minutes=config.minutes):
+                video_BCTHW, mask_B1THW = clips_of_step(config, step, work.device)
+                if work.denoiser is None:
+                    loss = vae_loss(work.vae, video_BCTHW, mask_B1THW, config, step)
+                else:
+                    loss = decoder_loss(work.denoiser, video_BCTHW, mask_B1THW, config, step)
+                torch.autograd.backward([loss])
+                factor, norm = update(run.optimizers, step, loss.item(), config.optimizer)
+                run.ema.update()
+                run.log.write(step, loss=loss.item(), gradient=norm, rate=factor)
+                run.progress.update(step, f"loss {loss.item():.4f}")
+                if run.is_last or due(config.validate_every, step):
+                    figures = validate(work)
+                    run.log.write(step, **figures)
+                    told = (f"{name} {value:.2f} dB" for name, value in figures.items())
+                    say(f"step {step}: {', '.join(told)}")
+            return finish(work)
 
 
 def clips_of_step(
@@ -291,21 +247,9 @@ FREE = (
 )
 
 
-def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
+def begin(config: TrainVAEConfig, resume: str | None) -> Work:
     """Build everything, fresh (on principal components of the world's clips) or from a checkpoint."""
-    keep_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    sweep(folder / "checkpoints")
-    found = checkpoint_to_resume(folder / "checkpoints", resume)
-    parts, meta = load_checkpoint(found) if found else ({}, {"step": 0, "seconds": 0.0})
-    if found:
-        before = to_dict(
-            from_dict(TrainVAEConfig, meta["config"], str(found))
-        )  # new fields at their defaults
-        refuse_changes(before, to_dict(config), FREE, found)
-    device = device_of(config.device)
+    found, device = look_for(config, resume, FREE), device_of(config.device)
     denoiser = None if config.decoder_of is None else load(config.decoder_of, device)
     vae = VAE(VAE_PRESETS[config.size]) if denoiser is None else denoiser.vae
     if denoiser is not None:
@@ -315,23 +259,8 @@ def begin(config: TrainVAEConfig, folder: Path, resume: str | None) -> Run:
         vae.shortcut_out.requires_grad_(True)
     elif not found:
         vae.fit_shortcut(fresh_clips(config, config.buckets[0], 0, config.shortcut_clips))
-    vae.to(device)
-    optimizers = build_optimizers({"vae": vae}, config.optimizer)
-    ema = EMA({"vae": vae}, config.ema)
-    if found:
-        vae.load_state_dict(parts["vae"])
-        for i, optimizer in enumerate(optimizers):
-            optimizer.load_state_dict(parts[f"optimizer{i}"])
-        ema.load_state_dict(parts["ema"])
-        say(f"resuming from step {meta['step']}.")
-    weights = sum(parameter.numel() for parameter in vae.parameters())
-    require_space(folder, 16 * weights * (config.keep + 1))  # weights, average, optimiser states, fp32
-    write_json(folder / "config.json", config)
-    log = RunLog(folder, "log.jsonl", meta["step"])
-    progress = Progress("train vae", config.optimizer.steps, meta["step"])
-    return Run(
-        config, folder, device, vae, denoiser, optimizers, ema, log, progress, meta["step"], meta["seconds"]
-    )
+    run = begun("train vae", config, {"vae": vae.to(device)}, found)
+    return Work(config, device, vae, denoiser, run)
 
 
 def fresh_clips(
@@ -346,20 +275,18 @@ def fresh_clips(
 
 
 @torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
+def validate(work: Work) -> dict[str, float]:
     """PSNR in dB of the averaged weights, mean over fresh clips, one figure per shape; and two pictures."""
+    config, run, figures = work.config, work.run, {}
     plot_losses(run.log.records()).save(run.folder / "loss.png")
-    figures = {}
     with run.ema.applied():
-        for bucket in run.config.buckets:
-            video_BCTHW = fresh_clips(
-                run.config, bucket, VALIDATION_SEED, run.config.validation_clips, run.device
-            )
-            output_BCTHW = run.vae.reconstruct(run.vae.posterior(video_BCTHW)[0]).clamp(-1, 1)
+        for bucket in config.buckets:
+            video_BCTHW = fresh_clips(config, bucket, VALIDATION_SEED, config.validation_clips, work.device)
+            output_BCTHW = work.vae.reconstruct(work.vae.posterior(video_BCTHW)[0]).clamp(-1, 1)
             error_B = ((output_BCTHW - video_BCTHW) / 2).square().flatten(1).mean(1)
             name = f"psnr {bucket.width}x{bucket.height}x{bucket.frames}"
             figures[name] = float((-10 * error_B.log10()).mean())
-            if bucket is run.config.buckets[0]:
+            if bucket is config.buckets[0]:
                 draw(run, video_BCTHW[:8], output_BCTHW[:8])
     return figures
 
@@ -377,51 +304,33 @@ def draw(run: Run, video_BCTHW: Tensor, output_BCTHW: Tensor) -> None:
     Image.fromarray(grid_HWC).save(run.folder / "samples" / f"step-{run.step:08d}.png")
 
 
-def save(run: Run, seconds: float) -> Path:
-    """A checkpoint of everything that the next step depends on."""
-    run.log.sync()
-    parts = {"vae": run.vae.state_dict(), "ema": run.ema.state_dict()}
-    parts |= {f"optimizer{i}": optimizer.state_dict() for i, optimizer in enumerate(run.optimizers)}
-    meta = {"step": run.step, "seconds": seconds, "config": to_dict(run.config)}
-    return save_checkpoint(run.folder / "checkpoints", run.step, parts, meta, run.config.keep)
-
-
 @torch.no_grad()
-def measure_latents(run: Run) -> None:
+def measure_latents(work: Work) -> None:
     """Set the statistics that normalise latents, from the mode of fresh clips; carried weights are used."""
-    bucket = run.config.buckets[0]
+    vae, bucket = work.vae, work.config.buckets[0]
     means = [
-        run.vae.posterior(fresh_clips(run.config, bucket, STATISTICS_SEED + 32 * i, 32, run.device))[0]
+        vae.posterior(fresh_clips(work.config, bucket, STATISTICS_SEED + 32 * i, 32, work.device))[0]
         for i in range(8)
     ]
     values_CS = torch.cat(means).transpose(0, 1).flatten(1)
-    run.vae.latent_mean.copy_(values_CS.mean(1))
-    run.vae.latent_std.copy_(values_CS.std(1))
+    vae.latent_mean.copy_(values_CS.mean(1))
+    vae.latent_std.copy_(values_CS.std(1))
 
 
-def finish(run: Run, seconds: float) -> Path:
+def finish(work: Work) -> Path:
     """Write the model folder with the averaged weights and the record of how they came about."""
-    config = run.config
+    run, vae = work.run, work.vae
     with run.ema.applied():
-        if run.denoiser is None:
-            measure_latents(run)
+        if work.denoiser is None:
+            measure_latents(work)
         validation = {
             name: value
-            for record in run.log.records()
-            for name, value in record.items()
+            for line in run.log.records()
+            for name, value in line.items()
             if name.startswith("psnr ")
         }
-        training: dict[str, Any] = {
-            "config": to_dict(config),
-            "steps": run.step,
-            "seconds": round(seconds),
-            "hardware": words_for(run.device),
-            "torch": torch.__version__,
-            "date": datetime.date.today().isoformat(),
-            "validation": validation,
-        }
-        path = save_model(
-            run.folder / "model", vae=run.vae.eval(), card=ModelCard(f"vae-{config.size}", training=training)
-        )
-    say(f"{path}: {run.step} steps in {clock(seconds)}, {validation}.")
+        training = record(run, work.device) | {"validation": validation}
+        card = ModelCard(f"vae-{work.config.size}", training=training)
+        path = save_model(run.folder / "model", vae=vae.eval(), card=card)
+    say(f"{path}: {run.step} steps in {clock(run.seconds)}, {validation}.")
     return path
