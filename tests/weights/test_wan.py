@@ -329,6 +329,15 @@ def test_bad_files_are_refused_with_what_to_do(tmp_path: Path) -> None:
         read_shapes(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/hostname", 5])
+def test_an_index_names_files_of_its_own_folder(tmp_path: Path, name: object) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "secret.safetensors")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "x.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(InputError, match="no file of its folder"):
+        read_shapes(tmp_path / "model")
+
+
 def test_a_vae_is_no_dit_and_the_reverse(tmp_path: Path) -> None:
     vae = to_theirs(WanVAE(SMALL_VAE).state_dict(), vae_table(SMALL_VAE, "original"))
     save_file(vae, tmp_path / "vae.safetensors")

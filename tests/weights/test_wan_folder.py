@@ -15,6 +15,7 @@ from mutoscope.errors import InputError
 from mutoscope.generation.generate import resolve
 from mutoscope.generation.sampling import sample
 from mutoscope.weights.encoders import load_umt5, original_key
+from mutoscope.weights.library import import_model, verify
 from mutoscope.weights.store import read_card
 from mutoscope.weights.wan import COMFY_PREFIX, dit_table, load_dit, load_vae, to_theirs, vae_table
 from mutoscope.weights.wan_folder import survey
@@ -157,3 +158,84 @@ def test_what_is_missing_is_named(t2v: Path, tmp_path: Path) -> None:
     (folder / "Wan2.1_VAE.pth").write_bytes(b"\x80\x04.")
     with pytest.raises(InputError, match=r"Wan2.1_VAE.pth is a pickle outside of a zip file"):
         load(folder)
+
+
+def test_a_lost_last_block_is_missed_by_what_config_json_tells(t2v: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(t2v, folder)
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    last = f"blocks.{DIT['num_layers'] - 1}."
+    save_file({key: one for key, one in load_file(file).items() if not key.startswith(last)}, file)
+    with pytest.raises(InputError, match=rf"transformer.* 27 missing: {last}attn1"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("transformer/config.json", {"num_attention_heads": "two"}, "num_attention_heads = 'two'"),
+        ("transformer/config.json", {"num_layers": 0}, "num_layers = 0"),
+        ("transformer/config.json", {"vace_layers": ["a"]}, "vace_layers"),
+        ("vae/config.json", {"base_dim": "eight"}, r"vae.*width"),
+        ("vae/config.json", {"latents_std": None}, r"vae.*latent_std is missing"),
+        ("text_encoder/config.json", {"d_ff": "many"}, "none of UMT5"),
+        ("scheduler/scheduler_config.json", {"flow_shift": "much"}, "shift 'much'"),
+        ("model_index.json", [], "model_index.json is not a table"),
+    ],
+)
+def test_tables_beside_the_weights_are_read_with_care(
+    t2v: Path, tmp_path: Path, file: str, change: dict[str, object] | list[object], words: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(t2v, folder)
+    told = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(told | change if isinstance(change, dict) else change))
+    with pytest.raises(InputError, match=words):
+        load(folder)
+
+
+def test_a_config_json_of_another_part_tells_nothing_of_the_transformer(t2v: Path, tmp_path: Path) -> None:
+    """As in one folder of files for ComfyUI with the text encoder's config.json among them."""
+    (tmp_path / "flat").mkdir()
+    dit = load_dit(t2v / "transformer")
+    save_file(
+        {key: one.contiguous() for key, one in load_file(next((t2v / "transformer").glob("*s"))).items()},
+        tmp_path / "flat" / "wan.safetensors",
+    )
+    (tmp_path / "flat" / "config.json").write_text((t2v / "text_encoder" / "config.json").read_text())
+    assert load_dit(tmp_path / "flat" / "wan.safetensors", heads=2).config == dit.config
+
+
+@pytest.mark.parametrize("boundary", ["half", 1, 1.5])
+def test_a_boundary_lies_between_the_experts(t2v: Path, tmp_path: Path, boundary: object) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(t2v, folder)
+    shutil.copytree(folder / "transformer", folder / "transformer_2")
+    (folder / "model_index.json").write_text(json.dumps({"boundary_ratio": boundary}))
+    with pytest.raises(InputError, match=r"not between 0 and 1"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+    ],
+)
+def test_a_model_with_a_tensor_too_few_is_not_imported_and_not_sound(
+    t2v: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setenv("MUTOSCOPE_MODELS", str(tmp_path / "models"))
+    folder = tmp_path / "copy"
+    shutil.copytree(t2v, folder)
+    tensors = load_file(folder / file)
+    lost = min(tensors)
+    del tensors[lost]
+    save_file(tensors, folder / file)
+    with pytest.raises(InputError, match=rf"1 missing: {lost}"):
+        import_model(folder)
+    with pytest.raises(InputError, match=rf"1 missing: {lost}"):
+        verify(folder)
+    assert not (tmp_path / "models").exists()

@@ -22,7 +22,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 def build_clip(config: Mapping[str, Any]) -> nn.Module:
     """The vision half that a config.json of transformers describes, in evaluation mode.
 
-    Raises InputError when transformers is not installed.
+    Raises InputError when transformers is not installed, and for a config.json of something else.
     """
     try:
         from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -30,7 +30,13 @@ def build_clip(config: Mapping[str, Any]) -> nn.Module:
         raise InputError(
             'Wan\'s picture encoder needs transformers, which is not installed; pip install "mutoscope[wan]".'
         ) from error
-    encoder: nn.Module = CLIPVisionModel(CLIPVisionConfig.from_dict(dict(config)))
+    try:
+        encoder: nn.Module = CLIPVisionModel(CLIPVisionConfig.from_dict(dict(config)))
+    except Exception as error:  # of several kinds of transformers' own
+        told = " ".join(str(error).split())
+        raise InputError(
+            f"The config.json of the picture encoder is none of CLIP ({told}); fetch it again."
+        ) from error
     return encoder.eval()
 
 

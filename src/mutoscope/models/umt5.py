@@ -25,7 +25,7 @@ REMEMBERED = 64  # prompts whose embeddings are kept, so that the negative one i
 def build_umt5(config: Mapping[str, Any]) -> nn.Module:
     """The encoder that a config.json of transformers describes, in evaluation mode.
 
-    Raises InputError when transformers is not installed.
+    Raises InputError when transformers is not installed, and for a config.json of something else.
     """
     try:
         from transformers import UMT5Config, UMT5EncoderModel
@@ -33,7 +33,13 @@ def build_umt5(config: Mapping[str, Any]) -> nn.Module:
         raise InputError(
             'Wan\'s text encoder needs transformers, which is not installed; pip install "mutoscope[wan]".'
         ) from error
-    encoder: nn.Module = UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
+    try:
+        encoder: nn.Module = UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
+    except Exception as error:  # of several kinds of transformers' own
+        told = " ".join(str(error).split())
+        raise InputError(
+            f"The config.json of the text encoder is none of UMT5 ({told}); fetch it again."
+        ) from error
     return encoder.eval()
 
 

@@ -24,12 +24,13 @@ from mutoscope.weights.wan import (
     detect,
     dit_config_at,
     dit_table,
+    read_json,
     read_state,
     to_theirs,
-    vae_config_at,
+    vae_plan,
     vae_table,
 )
-from mutoscope.weights.wan_folder import Parts, read_json, survey
+from mutoscope.weights.wan_folder import Parts, survey
 from mutoscope.weights.wan_settings import SETTINGS, name_of
 
 Target = Literal["diffusers", "mutoscope"]
@@ -64,7 +65,7 @@ def _dit(path: Path, folder: Path, layout: Target) -> DiTConfig:
     form = detect(shapes)
     config = dit_config_at(path, shapes, form)
     table = dit_table(config, form.layout, form.prefix)
-    check(shapes, table)
+    check(shapes, table, path)
     state = read_state(path, table, "cpu", None)
     told = our_config(config) if layout == "mutoscope" else their_dit_config(config)
     _write(folder, WEIGHTS, to_theirs(state, dit_table(config, layout)), told)
@@ -72,11 +73,7 @@ def _dit(path: Path, folder: Path, layout: Target) -> DiTConfig:
 
 
 def _vae(path: Path, folder: Path, layout: Target) -> None:
-    shapes = read_shapes(path)
-    form = detect(shapes)
-    config = vae_config_at(path, shapes, form)
-    table = vae_table(config, form.layout, form.prefix)
-    check(shapes, table)
+    config, table = vae_plan(path)
     state = read_state(path, table, "cpu", None)
     told = our_config(config) if layout == "mutoscope" else their_vae_config(config)
     _write(folder, WEIGHTS, to_theirs(state, vae_table(config, layout)), told)

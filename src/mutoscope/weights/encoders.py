@@ -59,8 +59,8 @@ def encoder_kind(keys: Iterable[str]) -> Literal["umt5", "clip"] | None:
 
 
 def blank_umt5(path: Path) -> nn.Module:
-    """UMT5 of the sizes in a file or folder, on the meta device."""
-    return _umt5(read_shapes(path), _told(path, "d_model"))[0]
+    """UMT5 of the sizes in a file or folder, on the meta device. Raises InputError as `weights.wan.check` does."""
+    return _umt5(path)[0]
 
 
 def load_umt5(path: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
@@ -68,12 +68,17 @@ def load_umt5(path: Path, device: str = "cpu", dtype: torch.dtype | None = None)
 
     Raises InputError as `weights.wan.check` does.
     """
-    encoder, table = _umt5(read_shapes(path), _told(path, "d_model"))
+    encoder, table = _umt5(path)
     state = read_state(path, table, device, dtype)
     if EMBEDDING in encoder.state_dict():
         state[EMBEDDING] = state["shared.weight"]
     encoder.load_state_dict(state, assign=True)
     return encoder
+
+
+def blank_clip(path: Path) -> nn.Module:
+    """CLIP's vision half of the sizes in a file or folder, on the meta device."""
+    return _clip(path)[0]
 
 
 def load_clip(path: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> PictureEncoder:
@@ -100,7 +105,7 @@ def _told(path: Path, mark: str) -> dict[str, Any]:
 
 def read_umt5_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """UMT5's tensors under transformers' names, as they are in the file, and its config.json."""
-    encoder, table = _umt5(read_shapes(path), _told(path, "d_model"))
+    encoder, table = _umt5(path)
     return read_state(path, table, "cpu", None), told_by(encoder)
 
 
@@ -140,7 +145,7 @@ def _clip(path: Path) -> tuple[nn.Module, Table, dict[str, Any]]:
     for name, tensor in names.items():
         bare, shape = name.removeprefix(inner), tuple(tensor.shape)
         table[name] = original_clip_place(bare, shape) if original else Place(prefix + bare, shape)
-    check(_without_ignored(shapes), table)
+    check(_without_ignored(shapes), table, path)
     return encoder, table, config
 
 
@@ -211,11 +216,12 @@ def word_key(shapes: Mapping[str, Shape]) -> str:
     return "shared.weight" if "shared.weight" in shapes else EMBEDDING
 
 
-def _umt5(shapes: Mapping[str, Shape], told: Mapping[str, Any]) -> tuple[nn.Module, Table]:
+def _umt5(path: Path) -> tuple[nn.Module, Table]:
     """The module without memory, and its table, which the shapes of the file have been checked against."""
+    shapes, told = read_shapes(path), _told(path, "d_model")
     original = "blocks.0.attn.q.weight" in shapes
     with torch.device("meta"):
-        encoder = build_umt5(umt5_config(shapes, original) | dict(told))
+        encoder = build_umt5(umt5_config(shapes, original) | told)
     table = {}
     for name, tensor in encoder.state_dict().items():
         if name == EMBEDDING:
@@ -223,7 +229,7 @@ def _umt5(shapes: Mapping[str, Shape], told: Mapping[str, Any]) -> tuple[nn.Modu
         key = original_key(name) if original else (word_key(shapes) if name == "shared.weight" else name)
         table[name] = Place(key, tuple(tensor.shape))
     kept = {place.key for place in table.values()}
-    check({key: shape for key, shape in shapes.items() if key in kept or key not in IGNORED}, table)
+    check({key: shape for key, shape in shapes.items() if key in kept or key not in IGNORED}, table, path)
     return encoder, table
 
 

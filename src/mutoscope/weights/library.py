@@ -74,6 +74,7 @@ def import_model(source: Path, name: str | None = None) -> Path:
     if not source.is_dir():
         raise InputError(f"{source} is not a folder; give the folder of a model.")
     read_card(source)
+    check_structure(source)
     place = new_place(name or source.resolve().name)
     place.parent.mkdir(parents=True, exist_ok=True)
     with replacing_folder(place) as partial:
@@ -105,6 +106,7 @@ def verify(name_or_path: str | Path) -> dict[str, str]:
 
     read_card(name_or_path)
     folder = located(name_or_path)
+    check_structure(folder)
     recorded = recorded_files(folder)
     found = hashes(folder)
     wrong = sorted(name for name, sha256 in recorded.items() if found.get(name) != sha256)
@@ -114,6 +116,14 @@ def verify(name_or_path: str | Path) -> dict[str, str]:
             "model; get it again."
         )
     return {name: sha256 for name, sha256 in found.items() if name in recorded}
+
+
+def check_structure(folder: Path) -> None:
+    """Raise InputError when tensors of Wan's weights are missing, unexpected or of wrong shapes."""
+    if not (folder / "model.json").is_file():
+        from mutoscope.weights.wan_folder import check_weights  # stands on this file
+
+        check_weights(folder)
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -195,6 +195,8 @@ def weight_files(path: Path) -> list[Path]:
             names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index} is not an index of weights; fetch it again.") from error
+        if not all(isinstance(name, str) and name == Path(name).name for name in names):
+            raise InputError(f"{index} names what is no file of its folder; fetch it again.")
         lost = sorted(name for name in names if not (path / name).is_file())
         if lost:
             raise InputError(f"{path} lacks {named(lost)}, which {index.name} names; finish the download.")

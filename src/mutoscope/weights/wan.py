@@ -7,7 +7,6 @@ matched, or reported as missing, unexpected or of a wrong shape.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mutoscope.config import from_dict
+from mutoscope.config import from_dict, read_table
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.vace import VaceConfig, VaceDiT
@@ -129,6 +128,18 @@ VAE_MIDDLE = (
     ("middle.second", "mid_block.resnets.1", "middle.2"),
 )
 VAE_OUTER = (("quant", "quant_conv", "conv1"), ("post_quant", "post_quant_conv", "conv2"))
+VAE_TOLD = {  # the words of diffusers' config.json, and ours
+    "latents_mean": "latent_mean",
+    "latents_std": "latent_std",
+    "base_dim": "width",
+    "decoder_base_dim": "decoder_width",
+    "dim_mult": "multipliers",
+    "temperal_downsample": "halves_time",
+    "num_res_blocks": "blocks",
+    "patch_size": "patch",
+    "is_residual": "residual",
+}
+ENCODERS_OWN = {"d_model", "hidden_size", "base_dim"}  # in the config.json of an encoder or VAE, not of a DiT
 
 
 def blank_dit(config: DiTConfig) -> DiT:
@@ -311,7 +322,7 @@ def vae_config_at(path: Path, shapes: Mapping[str, Shape], form: Form) -> WanVAE
     told = told_beside(path)
     if form.layout == "mutoscope":
         return our_config_told(WanVAEConfig, told, path)
-    return vae_config_told(told) or vae_config(shapes, form)
+    return vae_config_told(told, path) or vae_config(shapes, form)
 
 
 def our_config_told(kind: type[K], told: Mapping[str, Any], path: Path) -> K:
@@ -327,22 +338,15 @@ def our_config_told(kind: type[K], told: Mapping[str, Any], path: Path) -> K:
     return config
 
 
-def vae_config_told(told: Mapping[str, Any]) -> WanVAEConfig | None:
-    """The configuration that a config.json of diffusers' AutoencoderKLWan tells; None when it tells none."""
+def vae_config_told(told: Mapping[str, Any], path: Path) -> WanVAEConfig | None:
+    """The configuration that a config.json of diffusers' AutoencoderKLWan tells; None when it tells none.
+
+    Raises InputError for values that are none of a VAE's.
+    """
     if "base_dim" not in told or "latents_mean" not in told:
         return None
-    usual = WanVAEConfig((), ())
-    return WanVAEConfig(
-        latent_mean=tuple(told["latents_mean"]),
-        latent_std=tuple(told["latents_std"]),
-        width=told["base_dim"],
-        decoder_width=told.get("decoder_base_dim") or told["base_dim"],
-        multipliers=tuple(told.get("dim_mult", usual.multipliers)),
-        halves_time=tuple(told.get("temperal_downsample", usual.halves_time)),
-        blocks=told.get("num_res_blocks", usual.blocks),
-        patch=told.get("patch_size") or 1,
-        residual=bool(told.get("is_residual", False)),
-    )
+    data = {ours: told[theirs] for theirs, ours in VAE_TOLD.items() if told.get(theirs) is not None}
+    return from_dict(WanVAEConfig, {"decoder_width": told["base_dim"]} | data, f"The config.json of {path}")
 
 
 def expected(shapes: Mapping[str, Shape], key: str, axes: int) -> Shape:
@@ -352,8 +356,8 @@ def expected(shapes: Mapping[str, Shape], key: str, axes: int) -> Shape:
     return shapes[key]
 
 
-def check(shapes: Mapping[str, Shape], table: Table) -> None:
-    """Raise InputError naming the keys that are missing, unexpected or of a wrong shape."""
+def check(shapes: Mapping[str, Shape], table: Table, path: Path | None = None) -> None:
+    """Raise InputError naming the file and the keys that are missing, unexpected or of a wrong shape."""
     places = {place.key: place.shape for place in table.values() if place.third is None}
     thirds = [place for place in table.values() if place.third is not None]
     places |= {place.key: (3 * place.shape[0], *place.shape[1:]) for place in thirds}
@@ -370,7 +374,8 @@ def check(shapes: Mapping[str, Shape], table: Table) -> None:
     told = [f"{len(keys)} {fault}: {named(keys)}" for fault, keys in faults.items() if keys]
     if told:
         raise InputError(
-            f"The weights do not fit the model, {'; '.join(told)}; fetch the whole, right model."
+            f"The weights{f' in {path}' if path else ''} do not fit the model, {'; '.join(told)}; fetch the whole, "
+            "right model."
         )
 
 
@@ -424,7 +429,7 @@ def prepare_dit(
         raise InputError(f"{path} holds a Wan VAE, not a DiT; give the folder or file of the transformer.")
     config = dit_config_at(Path(path), shapes, form, heads)
     table = dit_table(config, form.layout, form.prefix)
-    check(shapes, table)
+    check(shapes, table, path)
     dit = blank_dit(config).to(dtype).eval()
     left = map_blocks(dit) if mapped else set()
 
@@ -436,32 +441,44 @@ def prepare_dit(
 
 
 def dit_config_at(path: Path, shapes: Mapping[str, Shape], form: Form, heads: int | None = None) -> DiTConfig:
-    """As `dit_config`, with what the config.json beside the weights tells and shapes do not."""
+    """As `dit_config`, with what the config.json beside the weights tells and shapes do not.
+
+    The number of blocks is told too where shapes would tell the same, so that a lost one is missed.
+    """
     told = told_beside(path)
     if form.layout == "mutoscope":
         return our_config_told(DiTConfig, told, path)
+    if ENCODERS_OWN & told.keys():
+        told = {}
     hinted = told.get("vace_layers")
-    places = tuple(hinted) if isinstance(hinted, list) else None
-    return dit_config(shapes, form, heads or heads_of(path), places)
+    if hinted is not None and not (isinstance(hinted, list) and all(type(place) is int for place in hinted)):
+        raise InputError(f"The config.json of {path} has vace_layers = {hinted!r}; fetch it again.")
+    heads = heads or count_told(told, "num_attention_heads", path) or count_told(told, "num_heads", path)
+    config = dit_config(shapes, form, heads, None if hinted is None else tuple(hinted))
+    return replace(config, depth=count_told(told, "num_layers", path) or config.depth)
 
 
-def heads_of(path: Path) -> int | None:
-    """The number of heads that the config.json beside the weights tells, of either layout."""
-    told = told_beside(path)
-    heads = told.get("num_attention_heads", told.get("num_heads"))
-    return heads if isinstance(heads, int) and heads > 0 else None
+def count_told(told: Mapping[str, Any], name: str, path: Path) -> int | None:
+    """A count of a config.json, None when it tells none. Raises InputError for another value."""
+    value = told.get(name)
+    if value is None or (type(value) is int and value > 0):
+        return value
+    raise InputError(f"The config.json of {path} has {name} = {value!r}, which is no count; fetch it again.")
 
 
 def told_beside(path: Path) -> dict[str, Any]:
     """The config.json beside the weights; empty when there is none. Raises InputError for a damaged one."""
-    file = (path if path.is_dir() else path.parent) / "config.json"
-    if not file.is_file():
+    return read_json((path if path.is_dir() else path.parent) / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A table of JSON, empty when it is not there. Raises InputError when it is none."""
+    if not path.is_file():
         return {}
     try:
-        told: dict[str, Any] = dict(json.loads(file.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file} is not a table of JSON; fetch it again or remove it.") from error
-    return told
+        return read_table(path)
+    except InputError as error:
+        raise InputError(f"{path} is not a table of JSON; fetch it again.") from error
 
 
 def load_vae(
@@ -476,16 +493,22 @@ def load_vae(
 
     Raises InputError for weights that are not a Wan VAE's, and as `check` does.
     """
+    config, table = vae_plan(Path(path), config)
+    with torch.device("meta"):
+        vae = WanVAE(config)
+    return filled(vae, Path(path), table, device, dtype)
+
+
+def vae_plan(path: Path, config: WanVAEConfig | None = None) -> tuple[WanVAEConfig, Table]:
+    """The configuration of a VAE in a file or a folder, and the table that its keys have been checked against."""
     shapes = read_shapes(path)
     form = detect(shapes)
     if form.part != "vae":
         raise InputError(f"{path} holds a Wan DiT, not a VAE; give the folder or file of the VAE.")
-    config = config or vae_config_at(Path(path), shapes, form)
+    config = config or vae_config_at(path, shapes, form)
     table = vae_table(config, form.layout, form.prefix)
-    check(shapes, table)
-    with torch.device("meta"):
-        vae = WanVAE(config)
-    return filled(vae, Path(path), table, device, dtype)
+    check(shapes, table, path)
+    return config, table
 
 
 def filled(module: M, path: Path, table: Table, device: str, dtype: torch.dtype) -> M:

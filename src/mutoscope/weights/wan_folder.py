@@ -8,13 +8,12 @@ read when a prompt comes and let go after, so it and the transformer never sum u
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer
@@ -27,12 +26,20 @@ from mutoscope.models.text import Text
 from mutoscope.models.umt5 import UMT5Text
 from mutoscope.models.vae import VAE
 from mutoscope.weights.card import ModelCard
-from mutoscope.weights.encoders import blank_umt5, encoder_kind, load_clip, load_umt5
+from mutoscope.weights.encoders import blank_clip, blank_umt5, encoder_kind, load_clip, load_umt5
 from mutoscope.weights.few_steps import distilled
 from mutoscope.weights.residence import Residence, chosen, free_memory, read_late, weight_bytes
 from mutoscope.weights.store import Model
 from mutoscope.weights.tensor_files import PICKLES, PTH, SHARD, named, read_shapes, weight_files
-from mutoscope.weights.wan import detect, dit_config_at, load_vae, prepare_dit, told_beside
+from mutoscope.weights.wan import (
+    detect,
+    dit_config_at,
+    load_vae,
+    prepare_dit,
+    read_json,
+    told_beside,
+    vae_plan,
+)
 from mutoscope.weights.wan_settings import SETTINGS, name_of
 
 DEPTH = 2  # folders below the model in which its files are looked for, as google/umt5-xxl
@@ -166,12 +173,20 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = Non
     dit: DiT | Experts = high
     if parts.low is not None:
         boundary = told.get("boundary_ratio") or setting.boundary
-        if not isinstance(boundary, float):
-            raise InputError(f"{folder} has two experts but no boundary between them; it is no A14B model.")
+        if not isinstance(boundary, float) or not 0 < boundary < 1:
+            raise InputError(
+                f"{folder} has two experts and the boundary {boundary!r} between them, which is not between 0 and 1; "
+                "it is no A14B model."
+            )
         low, wake_low = read_dit(parts.low, wanted, device, kind)
         wake.append(wake_low)
         dit = Experts(high, low, boundary, setting.low_share)
-    shift = read_json(folder / "scheduler" / "scheduler_config.json").get("flow_shift") or setting.shift
+    steps = read_json(folder / "scheduler" / "scheduler_config.json")
+    shift = steps.get("flow_shift") or steps.get("shift") or setting.shift
+    if not isinstance(shift, int | float):
+        raise InputError(
+            f"The scheduler of {folder} has the shift {shift!r}, which is no number; fetch it again."
+        )
     frames = bool(told.get("expand_timesteps", name == "wan2.2-ti2v-5b"))
     card = ModelCard(
         name=folder.resolve().name,
@@ -192,6 +207,18 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = Non
         else partial(load_clip, parts.clip, str(device), kind),
         wake=lambda: [one() for one in wake],
     )
+
+
+def check_weights(folder: Path) -> None:
+    """Raise InputError unless every tensor of a model has its place, by the headers of its files."""
+    parts = survey(folder)
+    for expert in (parts.dit, parts.low):
+        if expert is not None:
+            prepare_dit(expert)
+    vae_plan(parts.vae)
+    blank_umt5(parts.text)
+    if parts.clip is not None:
+        blank_clip(parts.clip)
 
 
 def residence_of(parts: Parts, device: torch.device, dtype: torch.dtype) -> Residence:
@@ -260,13 +287,3 @@ def header(file: Path) -> bytes:
             return str([(part.filename, part.file_size, part.CRC) for part in archive.infolist()]).encode()
     with file.open("rb") as stream:
         return stream.read(int.from_bytes(stream.read(8), "little"))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A table of JSON, empty when it is not there. Raises InputError when it is none."""
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a table of JSON; fetch it again.") from error
