@@ -115,6 +115,10 @@ def test_generate_takes_other_models_word_for_word_and_loras(
     assert styled["sha256"] not in (plain["sha256"], off["sha256"])
     code, _, err = run("generate", "a", *fast, "--lora", "missing.safetensors")
     assert (code, "missing.safetensors" in err) == (2, True)
+    save_file(pair | {"elsewhere.lora_A.weight": torch.ones(2, 3)}, tmp_path / "partly.safetensors")
+    code, _, err = run("generate", "a", *fast, "--lora", "partly.safetensors")
+    assert (code, "elsewhere.lora_A.weight" in err, "--allow-unmatched" in err) == (2, True, True)
+    assert run("generate", "a", *fast, "--lora", "partly.safetensors", "--allow-unmatched")[0] == 0
     code, _, err = run("reproduce", styled["path"], "-m", str(model_folder), "-o", "again.mp4")
     assert (code, "weights" in err) == (2, True)
     again = ["-m", str(model_folder), "-o", "again.mp4", "--lora", "style.safetensors:0.5"]

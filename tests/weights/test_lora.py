@@ -178,6 +178,8 @@ def test_whole_differences_of_weights_and_biases(dit: DiT, tmp_path: Path) -> No
         "diffusion_model.blocks.0.norm3.diff_b": torch.randn(48),
         "diffusion_model.blocks.1.self_attn.q.diff_b": torch.randn(48),
         "diffusion_model.blocks.1.modulation.diff": torch.randn(1, 6, 48),
+        "diffusion_model.blocks.0.diff_m": torch.randn(1, 6, 48),
+        "diffusion_model.head.diff_m": torch.randn(1, 2, 48),
     }
     save_file(change, tmp_path / "x.safetensors")
     fuse(dit, [(read_lora(tmp_path / "x.safetensors", dit), 2.0)])
@@ -186,6 +188,7 @@ def test_whole_differences_of_weights_and_biases(dit: DiT, tmp_path: Path) -> No
         ("blocks.0.text_norm.weight", "blocks.0.norm3.diff"), ("blocks.0.text_norm.bias", "blocks.0.norm3.diff_b"),
         ("blocks.1.attention.query.bias", "blocks.1.self_attn.q.diff_b"),
         ("blocks.1.table", "blocks.1.modulation.diff"),
+        ("blocks.0.table", "blocks.0.diff_m"), ("table", "head.diff_m"),
     ):  # fmt: skip
         moved = 2 * change[f"diffusion_model.{key}"].reshape(before[name].shape)
         torch.testing.assert_close(after[name], before[name] + moved)

@@ -20,6 +20,7 @@ from mutoscope.commands.options import (
     Second,
     Seconds,
     Source,
+    Unmatched,
     Words,
 )
 from mutoscope.errors import InputError
@@ -51,6 +52,7 @@ def generate(
     ] = False,
     expander: Expander = "offline",
     lora: Loras = None,
+    allow_unmatched: Unmatched = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Write an MP4 that can be watched while it grows.")
     ] = False,
@@ -79,7 +81,7 @@ def generate(
         request = expanded(request, model, expander, say)
     from mutoscope.making import make, open_model, tell_what_is_not_read  # torch, once nothing is amiss
 
-    loaded = _with_loras(open_model(model, say), lora, say)
+    loaded = _with_loras(open_model(model, say), lora, say, allow_unmatched)
     if not request.sigmas:
         _tell_of_few_steps([model, *(lora or [])], loaded, say)
     tell_what_is_not_read(loaded, request.prompt, say)
@@ -94,7 +96,7 @@ def generate(
     )
 
 
-def _with_loras(model: "Model", given: list[str] | None, say: "Say") -> "Model":
+def _with_loras(model: "Model", given: list[str] | None, say: "Say", allow_unmatched: bool) -> "Model":
     """The model with the LoRAs of --lora, told."""
     from mutoscope.weights.lora import parse_lora, with_loras
 
@@ -102,7 +104,7 @@ def _with_loras(model: "Model", given: list[str] | None, say: "Say") -> "Model":
         return model
     loras = [parse_lora(text) for text in given]
     say.note("lora", ", ".join(f"{path} at {strength:g}" for path, strength in loras))
-    return with_loras(model, loras)
+    return with_loras(model, loras, allow_unmatched)
 
 
 def _tell_of_few_steps(names: list[str], model: "Model", say: "Say") -> None:
@@ -279,6 +281,7 @@ def reproduce(
         typer.Option("-m", "--model", metavar="MODEL", help="The model's folder, if it has no name here."),
     ] = None,
     lora: Loras = None,
+    allow_unmatched: Unmatched = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a clip again from the recipe inside; compare the bytes."""
@@ -290,7 +293,7 @@ def reproduce(
     made = read_record(file)
     check_place(output)
     say = Say(quiet=quiet)
-    loaded = _with_loras(open_model(model or made.model.name, say), lora, say)
+    loaded = _with_loras(open_model(model or made.model.name, say), lora, say, allow_unmatched)
     path = output if output is not None else unused(Path(f"{file.stem}-again{file.suffix}"))
     if path.exists() and path.samefile(file):
         raise InputError(f"{path} is the clip itself; write the new one elsewhere with -o.")

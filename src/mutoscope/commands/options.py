@@ -62,6 +62,9 @@ Loras = Annotated[
     list[str] | None,
     typer.Option("--lora", metavar="FILE[:STRENGTH]", help="A LoRA for the model; may be given again."),
 ]
+Unmatched = Annotated[
+    bool, typer.Option("--allow-unmatched", help="Leave out what of a LoRA has no place in the model.")
+]
 Draft = Annotated[
     str | None, typer.Option("--draft", metavar="WxH", help="Draw at this size, then enlarge to --size.")
 ]

@@ -30,7 +30,7 @@ STRENGTHS = (-10.0, 10.0)
 PREFIX = re.compile(r"^(?:base_model\.model\.|model\.|pipe\.|diffusion_model\.|transformer\.|dit\.|unet\.)*")
 KOHYA = re.compile(r"^lora_(?:unet|transformer|dit)_")
 ENDING = re.compile(
-    r"\.(lora_A|lora_B)(?:\.[\w-]+)?\.weight$|\.(lora_down|lora_up|lora\.down|lora\.up)\.weight$|\.(alpha|diff|diff_b)$"
+    r"\.(lora_A|lora_B)(?:\.[\w-]+)?\.weight$|\.(lora_down|lora_up|lora\.down|lora\.up)\.weight$|\.(alpha|diff|diff_b|diff_m)$"
 )
 PARTS = {
     "lora_A": "down",
@@ -127,7 +127,7 @@ def read_lora(path: str | Path, dit: DiT, allow_unmatched: bool = False) -> LoRA
     if unmatched and not allow_unmatched:
         raise InputError(
             f"{path} has {len(unmatched)} keys without a place in this model: {named(sorted(unmatched))}; use the "
-            "model that it was trained for, or allow unmatched keys."
+            "model that it was trained for, or leave them out with --allow-unmatched."
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in dit.state_dict().items()}
     changes: dict[str, Change] = {}
@@ -226,6 +226,8 @@ def _split(key: str) -> tuple[str, str]:
     if ending is None:
         return "", ""
     layer, part = key[: ending.start()], next(filter(None, ending.groups()))
+    if part == "diff_m":  # what lightx2v's distilled ones say of the table of a block, or of the head
+        layer, part = f"{layer}.modulation", "diff"
     return (KOHYA if KOHYA.match(layer) else PREFIX).sub("", layer), PARTS.get(part, part)
 
 
