@@ -1,6 +1,7 @@
-"""Hooks of schemathesis: what no schema can describe, pictures and clips that can be decoded.
+"""Hooks of schemathesis: what no schema can describe, pictures and clips that can be decoded, and cards in order.
 
-Valid requests get real files in the place of random bytes; requests meant to be invalid stay as they are.
+Valid requests get real files in the place of random bytes, and a storyboard that goes with the rest of them; requests
+meant to be invalid stay as they are.
 """
 
 import base64
@@ -38,4 +39,12 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     for name, data in FILES.items():
         if case.media_type == "multipart/form-data" and name in case.body:
             case.body[name] = Binary(data)
+    if case.body.get("storyboard"):
+        cards = case.body["storyboard"]["cards"][:2]
+        case.body["storyboard"] = {
+            "cards": [{"at": at, "prompt": card.get("prompt") or "x"} for at, card in zip((0, 0.5), cards)]
+        }
+        case.body |= {"loop": False, "seconds": "1", "fps": 8}
+        for name in ("input_reference", "last_frame"):
+            case.body.pop(name, None)
     case._sync_validated_hashes()  # else any request with a file, which no schema judges, counts as invalid

@@ -172,7 +172,7 @@ class PictureReference(Strict):
     image_url: Annotated[
         str, Field(max_length=32 * 2**20, json_schema_extra={"pattern": DATA_URL, "format": "picture-url"})
     ] = ""
-    file_id: Annotated[str, Field(max_length=200)] = ""
+    file_id: Annotated[str, Field(min_length=1, max_length=200)] = ""
 
     @model_validator(mode="after")
     def _has_one(self) -> Self:
