@@ -51,6 +51,7 @@ def measure(model: Model, prompts: Sequence[str], steps: int, guidance: float) -
                 steps=steps,
                 guidance=guidance,
                 seed=start + i,
+                candidates=1,
             )
             for i, prompt in enumerate(prompts[start : start + BATCH])
         ]
