@@ -18,7 +18,7 @@ from mutoscope.errors import InputError
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition
 from mutoscope.generation.generate import resolve
-from mutoscope.generation.request import request_of
+from mutoscope.generation.request import KeyFrame, request_of
 from mutoscope.generation.sampling import REFERENCES_FRAME, address_noise, grid_of, sample
 from mutoscope.generation.shown import beside, control, of_condition, of_recipe
 from mutoscope.video import read_video
@@ -215,6 +215,47 @@ def test_known_latent_frames_are_shown_as_the_frames_that_they_hold(tmp_path: Pa
     known = of_condition(model.vae, held)
     assert known.known_BT[0].tolist() == [True] + [False] * 4 + [True] * 4
     assert not known.video_BCTHW[:, :, 1:5].any()
+
+
+def test_a_region_to_redraw_gives_what_diffusers_editing_pipeline_gives(tmp_path: Path) -> None:
+    """What is kept is shown as it is, what is to be redrawn as grey, with the mask of the region."""
+    model, pipeline = vace_model(tmp_path / "vace")
+    request = Request(PROMPT, negative="the box", **SIZE)
+    recipe = resolve(model, request)
+    latent = torch.randn(1, 4, 3, 6, 4, generator=torch.Generator().manual_seed(3)) / 2
+    redraw = torch.zeros(1, 3, 6, 4, dtype=torch.bool)
+    redraw[:, 1:, 2:5, 1:3] = True
+    condition = Condition(latent, torch.zeros(1, 3, dtype=torch.bool), redraw_BTHW=redraw)
+    found = sample(model, [recipe], condition=condition).latent_BCTHW
+    mask = torch.zeros(1, 3, 9, 48, 32)
+    mask[:, :, 1:, 16:40, 8:24] = 1
+    video = model.vae.decode(latent) * (1 - mask)
+    pipeline.preprocess_conditions = lambda *parts: (video, mask, [[]])
+    assert psnr(found, their_latents(pipeline, model, request)) >= 60
+    assert psnr(found, sample(model, [recipe]).latent_BCTHW) < 60
+
+
+def test_key_frames_are_shown_to_those_who_look_and_refused_by_the_others(tmp_path: Path) -> None:
+    image = drawn(tmp_path / "first.png", 1)
+    key = (KeyFrame(0.25, drawn(tmp_path / "key.png", 2)),)
+    request = Request(PROMPT, negative="the box", at=key, fps=16, **SIZE)
+    model, pipeline = vace_model(tmp_path / "vace")
+    video, mask = torch.zeros(1, 3, 9, 48, 32), torch.ones(1, 3, 9, 48, 32)
+    video[:, :, 4] = pipeline.video_processor.preprocess(Image.open(tmp_path / "key.png"))
+    mask[:, :, 4] = 0
+    pipeline.preprocess_conditions = lambda *parts: (video, mask, [[]])
+    found = sample(model, [resolve(model, request)]).latent_BCTHW
+    assert psnr(found, their_latents(pipeline, model, request)) >= 60
+    late = replace(request, at=(KeyFrame(9.0, key[0].image),))
+    with pytest.raises(InputError, match="outside the clip"):
+        sample(model, [resolve(model, late)])
+    model, _ = picture_model(tmp_path / "i2v")
+    with pytest.raises(InputError, match="no pictures at other times"):
+        sample(model, [resolve(model, replace(request, image=image))])
+    folder = write_model(tmp_path / "t2v", {}, transformer=diffusers.WanTransformer3DModel(**DIT))
+    model = load(folder)
+    with pytest.raises(InputError, match="prompts alone"):
+        sample(model, [resolve(model, request)])
 
 
 def test_the_command_line_runs_a_folder_of_diffusers(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from mutoscope.diffusion.process import Process
 from mutoscope.diffusion.sampler import Denoise
 from mutoscope.diffusion.step_cache import StepCache
 from mutoscope.errors import InputError
-from mutoscope.generation.conditions import Condition, picture, still
+from mutoscope.generation.conditions import Condition, key_place, picture, still
 from mutoscope.generation.request import Grid, Recipe, cover
 from mutoscope.models.dit import TextCache
 from mutoscope.models.experts import Experts, ExpertsCache
@@ -34,10 +34,18 @@ from mutoscope.weights.store import Model
 
 @dataclass(frozen=True)
 class Known:
-    """A clip of which some frames are known: video (B, 3, frames, H, W) in [-1, 1], and which they are."""
+    """A clip of which some is known: video (B, 3, frames, H, W) in [-1, 1], and where that is.
+
+    known_B1THW: bool; of one row and column when whole frames are known.
+    """
 
     video_BCTHW: Tensor
-    known_BT: Tensor
+    known_B1THW: Tensor
+
+    @property
+    def known_BT(self) -> Tensor:
+        """The frames that are known as a whole."""
+        return self.known_B1THW[:, 0].flatten(2).all(2)
 
 
 @dataclass(frozen=True)
@@ -65,16 +73,16 @@ def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condit
         return None
     parts = [of_recipe(recipe, grid) for recipe in recipes]
     known = Known(
-        torch.cat([part.video_BCTHW for part in parts]), torch.cat([part.known_BT for part in parts])
+        torch.cat([part.video_BCTHW for part in parts]), torch.cat([part.known_B1THW for part in parts])
     )
     if condition is not None:
         known = of_condition(model.vae, condition)
     known = Known(
-        known.video_BCTHW.to(model.vae.latent_mean), known.known_BT.to(model.vae.latent_mean.device)
+        known.video_BCTHW.to(model.vae.latent_mean), known.known_B1THW.to(model.vae.latent_mean.device)
     )
     if isinstance(dit, VaceDiT):
-        replaced_B1T11 = ~known.known_BT[:, None, :, None, None]
-        control_BCTHW = control(model.vae, known.video_BCTHW, replaced_B1T11.to(known.video_BCTHW))
+        replaced_B1THW = (~known.known_B1THW).to(known.video_BCTHW)
+        control_BCTHW = control(model.vae, known.video_BCTHW, replaced_B1THW)
         before_BCTHW = [references_of(model.vae, recipe, grid, control_BCTHW) for recipe in recipes]
         count = before_BCTHW[0].shape[2]
         return Shown(torch.cat([torch.cat(before_BCTHW), control_BCTHW], dim=2), references=count)
@@ -83,6 +91,10 @@ def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condit
     if not all(bool(known.known_BT[:, place].all()) for place in needed):
         options = "--image and --last-image" if both else "--image"
         raise InputError(f"{model.card.name} makes videos of pictures; give it {options}.")
+    if recipes[0].at:
+        raise InputError(
+            f"{model.card.name} takes no pictures at other times; give them to Wan's VACE or TI2V."
+        )
     image_BLD = None
     if model.read_picture_encoder is not None:
         encoder = model.read_picture_encoder()
@@ -94,7 +106,7 @@ def refuse_pictures(model: Model, recipes: Sequence[Recipe], condition: Conditio
     """Raise InputError when a model that was trained on prompts alone is given known frames."""
     if not isinstance(model.process, FixedShift) or model.process.known_frames:
         return
-    given = any(recipe.image or recipe.last_image for recipe in recipes)
+    given = any(recipe.image or recipe.last_image or recipe.at for recipe in recipes)
     if given or (condition is not None and bool(condition.mask_BT.any())):
         raise InputError(
             f"{model.card.name} makes clips of prompts alone; take Wan's TI2V, I2V, FLF2V or VACE for pictures."
@@ -102,26 +114,34 @@ def refuse_pictures(model: Model, recipes: Sequence[Recipe], condition: Conditio
 
 
 def of_recipe(recipe: Recipe, grid: Grid) -> Known:
-    """The pictures of a recipe as the first and the last frame of a clip that is grey otherwise."""
+    """The pictures of a recipe as the first, the last and other frames of a clip that is grey otherwise."""
     frames, rows, columns = grid.pixels
     video_BCTHW = torch.zeros(1, 3, frames, rows, columns)
     known_BT = torch.zeros(1, frames, dtype=torch.bool)
+    for frame in recipe.at:
+        key_place(recipe, frame, grid)  # inside the clip
     for place, path, sha256 in (
         (0, recipe.image, recipe.image_sha256),
         (-1, recipe.last_image, recipe.last_image_sha256),
+        *((round(frame.seconds * recipe.fps), frame.image, frame.sha256) for frame in recipe.at),
     ):
         if path is not None:
             video_BCTHW[:, :, place] = picture(path, sha256, recipe, grid)[:, :, 0]
             known_BT[:, place] = True
-    return Known(video_BCTHW, known_BT)
+    return Known(video_BCTHW, known_BT[:, None, :, None, None])
 
 
 def of_condition(vae: VAE, condition: Condition) -> Known:
-    """The frames that known latent frames decode to; the others are grey."""
-    mask_BT = condition.mask_BT
-    video_BCTHW = vae.decode(condition.latent_BCTHW * mask_BT[:, None, :, None, None])
-    known_BT = torch.cat([mask_BT[:, :1], mask_BT[:, 1:].repeat_interleave(vae.strides[0], dim=1)], dim=1)
-    return Known(video_BCTHW * known_BT[:, None, :, None, None], known_BT)
+    """The frames, or parts of them, that known latents decode to; all else is grey."""
+    known_B1THW, latent_BCTHW = ~condition.unknown, condition.latent_BCTHW
+    time, rows, columns = vae.strides
+    if condition.redraw_BTHW is None:
+        latent_BCTHW = latent_BCTHW * known_B1THW
+    else:
+        known_B1THW = known_B1THW.repeat_interleave(rows, dim=3).repeat_interleave(columns, dim=4)
+    later_B1THW = known_B1THW[:, :, 1:].repeat_interleave(time, dim=2)
+    known_B1THW = torch.cat([known_B1THW[:, :, :1], later_B1THW], dim=2)
+    return Known(vae.decode(latent_BCTHW) * known_B1THW, known_B1THW)
 
 
 def beside(vae: VAE, known: Known) -> Tensor:
@@ -129,7 +149,7 @@ def beside(vae: VAE, known: Known) -> Tensor:
 
     (B, stride + C, T, H, W); the first latent frame holds one frame, which counts for all of its mask.
     """
-    latent_BCTHW = vae.encode(known.video_BCTHW)
+    latent_BCTHW = vae.encode(known.video_BCTHW * known.known_BT[:, None, :, None, None])
     marks_BT = known.known_BT.to(latent_BCTHW)
     marks_BT = torch.cat([marks_BT[:, :1].expand(-1, vae.strides[0] - 1), marks_BT], dim=1)
     marks_BCT = rearrange(marks_BT, "b (t s) -> b s t", s=vae.strides[0])
