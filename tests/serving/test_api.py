@@ -58,7 +58,9 @@ def error_of(answer: Any) -> dict[str, Any]:
         ("POST", "/v1/videos", b'{"prompt":"x","size":"9x9"}', "application/json", 400, "invalid_value"),
         ("POST", "/v1/videos", b'{"prompt":"x","seconds":"1000"}', "application/json", 400, "invalid_value"),
         ("POST", "/v1/videos", b'{"prompt":"x\\u0000"}', "application/json", 400, "invalid_value"),
-        ("POST", "/v1/videos", b'{"prompt":"\\ud800"}', "application/json", 400, "invalid_value"),
+        ("POST", "/v1/videos", b'{"prompt":"\\ud800"}', "application/json", 400, "invalid_json"),
+        ("POST", "/v1/videos", b'{"prompt":"x","size":"\\ud800"}', "application/json", 400, "invalid_json"),
+        ("POST", "/v1/videos", b'{"prompt":"x","\\ud800":1}', "application/json", 400, "invalid_json"),
         ("POST", "/v1/videos", b"x", "text/plain", 415, "unsupported_media_type"),
         ("POST", "/v1/videos", b"x", "multipart/form-data", 400, "invalid_form"),
         ("POST", "/v1/videos", b"x", "multipart/form-data; boundary=y", 400, "invalid_form"),
@@ -464,3 +466,9 @@ def test_the_contract_is_described(client: TestClient) -> None:
     body = paths["/v1/videos"]["post"]["requestBody"]["content"]
     assert body.keys() == {"application/json", "multipart/form-data"}
     assert "$ref" not in json.dumps(body)
+
+
+def test_a_text_where_an_object_belongs_is_told_in_our_words(client: TestClient) -> None:
+    answer = client.post("/v1/videos", json={"prompt": "x", "input_reference": "a.png"})
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "input_reference")
+    assert "PictureReference" not in answer.text

@@ -591,6 +591,8 @@ def complaint(error: ValidationError) -> ApiError:
             return ApiError(
                 400, "unknown_parameter", f"There is no parameter {param!r} here; leave it out.", param
             )
+    if first["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        return ApiError(400, "invalid_value", f"The parameter {param!r} is no object; write {{...}}.", param)
     reason = first["msg"].removeprefix("Value error, ").removesuffix(".")
     subject = f"The parameter {param!r}" if param else "The request"
     return ApiError(400, "invalid_value", f"{subject} is not valid: {reason[0].lower()}{reason[1:]}.", param)

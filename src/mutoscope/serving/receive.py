@@ -81,11 +81,19 @@ async def _small_body(request: Request) -> bytes:
 
 def _parse_json(body: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(body.decode(), parse_constant=_no_constant)
+        data = _json(body.decode())
     except (ValueError, RecursionError) as error:
         raise ApiError(400, "invalid_json", "The body is not valid JSON; check its syntax.") from error
     if not isinstance(data, dict):
         raise ApiError(400, "invalid_json", "The body is not a JSON object; send one with a prompt.")
+    return data
+
+
+def _json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError, for half a surrogate pair too: no answer could repeat it."""
+    data = json.loads(text, parse_constant=_no_constant)
+    if "\\ud" in text.lower():
+        json.dumps(data, ensure_ascii=False).encode()
     return data
 
 
@@ -134,7 +142,7 @@ def _place(fields: dict[str, Any], name: str, value: str) -> None:
         )
     if not keys and value[:1] in ("{", "[") and head in NESTED:
         with suppress(ValueError, RecursionError):  # curl users write a nested value as JSON
-            fields[head] = json.loads(value, parse_constant=_no_constant)
+            fields[head] = _json(value)
             return
     _insert(fields, [head, *keys], value, name)
 
