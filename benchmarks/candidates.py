@@ -1,9 +1,9 @@
-"""How often the clip that is kept shows what it was told, against the number of seeds that were tried for it.
+"""How often the clip that is kept shows what it was told, against the number of candidates.
 
     python benchmarks/candidates.py tiny [--clips 64] [--seed 5] [--candidates 1 2 4 8]
 
 Prompts are short and medium captions, by turns, of fresh scenes with one or two objects; the captioner chooses, the
-oracle judges. The same prompts and first seeds serve every number.
+oracle judges. The same prompts and seeds serve every number.
 """
 
 import argparse

@@ -141,6 +141,7 @@ def tell_result(model: Model, recipe: Recipe, path: Path, took: float, say: Say,
         "guidance": recipe.guidance,
         "sampler": recipe.sampler,
         "candidates": recipe.candidates,
+        "kept": recipe.kept,
         "prompt": recipe.prompt,
         "expanded_prompt": recipe.expanded_prompt,
         "took_s": round(took, 3),
@@ -149,7 +150,7 @@ def tell_result(model: Model, recipe: Recipe, path: Path, took: float, say: Say,
     if recipe.stopped is not None:
         say.note("stopped", f"after step {recipe.stopped} of {recipe.steps}; the clip so far is in {path}")
     else:
-        chosen = f", the best of {recipe.candidates}" if recipe.candidates > 1 else ""
+        chosen = f", candidate {recipe.kept + 1} of {recipe.candidates}" if recipe.candidates > 1 else ""
         was_there = ", in place of the file that was there" if replaces else ""
         say.note("saved", f"{path} in {took:.1f} s (seed {recipe.seed}{chosen}, recipe inside{was_there})")
 
@@ -171,7 +172,7 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
         + (f", made as {width}x{height} with {frames} frames" if made else "")
         + (" and enlarged" if recipe.draft else " and cropped" if made else "")
         + f"; {recipe.steps} steps of {recipe.sampler}, {recipe.manner}, seed {recipe.seed}"
-        + (f" or another, the best of {recipe.candidates}" if recipe.candidates > 1 else "")
+        + (f", the best of {recipe.candidates} candidates" if recipe.candidates > 1 else "")
         + (f"; {expected(model, recipe)}" if recipe.task is None else ""),
     )
 

@@ -1,4 +1,4 @@
-"""The choice of a seed: the trial that the captioner likes best, made as if it had been named."""
+"""The choice among candidates: the trial that the captioner likes best, made as if it had been named."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 
 from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.errors import InputError
-from mutoscope.generation.choice import choose, seeds_of, usual_candidates, with_candidates
+from mutoscope.generation.choice import choose, usual_candidates, with_candidates
 from mutoscope.generation.generate import generate, generate_many, resolve, sample
 from mutoscope.generation.plan import plan
 from mutoscope.generation.request import TRIAL_STEPS, Recipe, Request, request_of
@@ -34,24 +34,26 @@ def model(model_folder: Path) -> Model:
 def test_the_best_trial_wins(model: Model) -> None:
     assert model.narrator is not None
     recipe = resolve(model, ASKED)
-    seeds = seeds_of(recipe)
-    assert seeds[0] == 5
-    assert len(set(seeds)) == 4
-    trials = [sample(model, [replace(recipe, seed=seed, candidates=1)]).latent_BCTHW for seed in seeds]
+    tried = [replace(recipe, kept=index) for index in range(4)]
+    assert tried[0].noise_seed == recipe.seed == 5
+    assert len({one.noise_seed for one in tried}) == 4
+    trials = [sample(model, [one]).latent_BCTHW for one in tried]
     scores = [float(model.narrator.agreement(trial, ["a red ball"])) for trial in trials]
     (chosen,) = choose(model, [recipe])
-    assert chosen == replace(recipe, seed=seeds[int(np.argmax(scores))])
-    assert chosen.seed != recipe.seed  # else this test tells nothing: take another seed
+    assert chosen == tried[int(np.argmax(scores))]
+    assert chosen.kept != 0  # else this test tells nothing: take another seed
 
 
-def test_the_clip_is_that_of_the_seed_alone(model: Model) -> None:
+def test_the_clip_is_that_of_its_noise_alone(model: Model) -> None:
     video = generate(model, ASKED)
     (chosen,) = choose(model, [resolve(model, ASKED)])
-    alone = generate(model, request_of(chosen))
+    alone = generate(model, replace(ASKED, seed=chosen.noise_seed, candidates=1))
     assert np.array_equal(video.frames_THWC, alone.frames_THWC)
     assert video.recipe is not None
-    assert video.recipe["recipe"]["seed"] == chosen.seed
+    assert video.recipe["recipe"]["seed"] == 5
     assert video.recipe["recipe"]["candidates"] == 4
+    assert video.recipe["recipe"]["kept"] == chosen.kept
+    assert generate(model, request_of(chosen)).recipe == video.recipe
 
 
 def test_of_several_clips_each_gets_its_own(model: Model) -> None:
@@ -62,11 +64,11 @@ def test_of_several_clips_each_gets_its_own(model: Model) -> None:
         replace(ASKED, candidates=1),
     ]
     chosen = choose(model, [resolve(model, one) for one in asked])
-    assert [one.seed for one in chosen] == [choose(model, [resolve(model, one)])[0].seed for one in asked]
-    assert chosen[3].seed == 5
+    assert chosen == [choose(model, [resolve(model, one)])[0] for one in asked]
+    assert chosen[3].kept == 0
     videos = generate_many(model, asked)
-    assert [video.recipe and video.recipe["recipe"]["seed"] for video in videos] == [
-        one.seed for one in chosen
+    assert [video.recipe and video.recipe["recipe"]["kept"] for video in videos] == [
+        one.kept for one in chosen
     ]
 
 

@@ -43,7 +43,9 @@ def generate(
     candidates: Annotated[
         int | None,
         typer.Option(
-            "--candidates", metavar="N", help="Seeds to try; its captioner keeps the best; 1 for none."
+            "--candidates",
+            metavar="N",
+            help="Noises to try for it; the captioner keeps the best; 1 for none.",
         ),
     ] = None,
     no_expand: Annotated[

@@ -24,7 +24,7 @@ def evaluate(
     candidates: Annotated[
         int | None,
         typer.Option(
-            "--candidates", metavar="N", help="Seeds tried a clip; 1 for none; else the model's default."
+            "--candidates", metavar="N", help="Noises tried for a clip; 1 for none; else the model's default."
         ),
     ] = None,
     as_json: Annotated[

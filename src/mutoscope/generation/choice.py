@@ -1,15 +1,13 @@
-"""The choice of a seed: several are tried in few steps, and the captioner keeps the one most like the prompt.
+"""The choice among candidates: several noises are tried in few steps; the captioner keeps the one most like the prompt.
 
 A model often draws what it was told with one noise and not with another. Which one it was can be read: the captioner
 says how likely the prompt is as the caption of each trial (reranking, as Ramesh et al. 2021 did with CLIP). What is
-made of the seed that is kept is the clip of that seed alone, whichever others were tried.
+made of the noise that is kept is a clip as any other: whichever others were tried does not show in it.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from mutoscope.diffusion.sampler import OnStep, StepInfo
 from mutoscope.errors import InputError
@@ -20,11 +18,9 @@ from mutoscope.generation.sampling import Interrupted, grid_of, sample
 from mutoscope.generation.windows import part_of, spans, window
 from mutoscope.weights.store import Model
 
-SEEDS = 1_000_000  # as many as are drawn from where nobody names one
-
 
 def usual_candidates(model: Model, recipe: Recipe) -> int:
-    """How many seeds are tried when nobody says: the model's default for clips as large as its own; 1 for others."""
+    """How many there are when nobody says: the default for clips up to the size of the model's own, 1 for larger ones."""
     defaults = model.card.defaults
     usual = replace(recipe, width=defaults.width, height=defaults.height, frames=defaults.frames)
     if (
@@ -53,13 +49,13 @@ def with_candidates(model: Model, count: int) -> Model:
 
 
 def choose(model: Model, recipes: Sequence[Recipe], on_step: OnStep | None = None) -> list[Recipe]:
-    """The recipes, each with the best of its candidates as its seed; those of one candidate as they are.
+    """The recipes, each with the best of its candidates kept; those of one candidate as they are.
 
     `on_step` is called as in `sample`; see `after_trials` for the steps of the clip itself. The model has a captioner
     if any recipe has candidates. Raises KeyboardInterrupt on Ctrl-C: nothing is made yet.
     """
     several = [(place, recipe) for place, recipe in enumerate(recipes) if recipe.candidates > 1]
-    trials = [(place, replace(recipe, seed=seed)) for place, recipe in several for seed in seeds_of(recipe)]
+    trials = [(place, replace(one, kept=index)) for place, one in several for index in range(one.candidates)]
     parts = [_trial(model, recipe) for _, recipe in trials]
     best = [(-math.inf, recipe) for recipe in recipes]
     for indices in groups(model, parts):
@@ -77,12 +73,6 @@ def after_trials(on_step: OnStep | None, recipe: Recipe) -> OnStep | None:
         return on_step
     before = recipe.trial_steps
     return lambda info: on_step(StepInfo(before + info.step, before + info.steps, info.sigma, info.x0))
-
-
-def seeds_of(recipe: Recipe) -> list[int]:
-    """The seeds that are tried for a clip: its own, and others that depend on nothing but it."""
-    drawn = np.random.SeedSequence(recipe.seed).generate_state(recipe.candidates - 1)
-    return [recipe.seed, *(int(number) % SEEDS for number in drawn)]
 
 
 def _trial(model: Model, recipe: Recipe) -> Recipe:

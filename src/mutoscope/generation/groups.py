@@ -44,4 +44,5 @@ def _shape_and_setting(recipe: Recipe) -> Recipe:
         last_image_sha256=None,
         at=(),
         candidates=1,
+        kept=0,
     )

@@ -74,7 +74,7 @@ class Request:
     `diffusion.guidance`; `step_cache` is the threshold of `diffusion.step_cache`, 0 for none. `references` are
     pictures of what the clip shows, for the models that look at some (VACE). `sigmas` are the noise levels of a
     distilled model (see `weights.few_steps`), falling, without the 0 at the end; so many are its steps.
-    `candidates` are the seeds that are tried, of which the model's captioner keeps one (see `generation.choice`).
+    `candidates` are the noises that are tried, of which the model's captioner keeps one (see `generation.choice`).
     Raises InputError for values outside their range.
     """
 
@@ -176,8 +176,8 @@ class Recipe:
     """A request with nothing left open: together with the weights it determines every pixel of the clip.
 
     Images are named by path and by the sha256 of the file. `stopped` is the number of steps after which a
-    clip was stopped early, None for a finished one. `task` tells what it was made from, None for nothing. `seed` is
-    the best of so many `candidates`.
+    clip was stopped early, None for a finished one. `task` tells what it was made from, None for nothing. `kept` is
+    the candidate that was chosen, of 0 to `candidates` - 1; candidate 0 has the noise of the seed itself.
     """
 
     prompt: str
@@ -206,6 +206,15 @@ class Recipe:
     references: tuple[Reference, ...] = ()
     sigmas: tuple[float, ...] = ()
     candidates: int = 1
+    kept: int = 0
+
+    @property
+    def noise_seed(self) -> int:
+        """The seed of the noise: each candidate has its own, which depends on nothing but the seed."""
+        if self.kept == 0:
+            return self.seed
+        digest = hashlib.sha256(f"{self.seed} {self.kept}".encode()).digest()
+        return int.from_bytes(digest[:8]) % SEEDS[1]
 
     @property
     def seconds(self) -> float:
@@ -323,7 +332,7 @@ def known_files(at: Sequence[KeyFrame]) -> tuple[KeyFrame, ...]:
 
 
 def request_of(recipe: Recipe) -> Request:
-    """The request that leads to this clip again: to its recipe, hashes, early stop and candidates aside."""
+    """The request that leads to this recipe again (hashes, early stop and the choice aside)."""
     return Request(
         prompt=recipe.prompt,
         width=recipe.width,
@@ -346,7 +355,7 @@ def request_of(recipe: Recipe) -> Request:
         step_cache=recipe.step_cache,
         references=tuple(Path(reference.image) for reference in recipe.references),
         sigmas=recipe.sigmas,
-        candidates=1,
+        candidates=recipe.candidates,
     )
 
 

@@ -202,11 +202,11 @@ def encode_text(model: Model, recipes: Sequence[Recipe]) -> Embedded:
 
 
 def address_noise(model: Model, recipes: Sequence[Recipe], grid: Grid, frame0: int = 0) -> Tensor:
-    """Standard normal noise, each value a function of its recipe's seed and its own place."""
+    """Standard normal noise, each value a function of its recipe's noise seed and its own place."""
     like = model.vae.latent_mean
     shape = (model.vae.latent_channels, grid.frames, grid.height, grid.width)
     return torch.stack(
-        [addressed_noise(recipe.seed, *shape, frame0=frame0, device=like.device) for recipe in recipes]
+        [addressed_noise(recipe.noise_seed, *shape, frame0=frame0, device=like.device) for recipe in recipes]
     )
 
 

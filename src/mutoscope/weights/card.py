@@ -8,7 +8,7 @@ from typing import Any
 class Defaults:
     """What a model makes of a request that names only a prompt; `negative` stands in for an empty one.
 
-    candidates: seeds that are tried for a clip, of which its captioner keeps one (see `generation.choice`).
+    candidates: noises that are tried for a clip, of which its captioner keeps one (see `generation.choice`).
     sigmas: the noise levels that a distilled model was trained at, falling, without the 0 at the end; so many are
     its steps.
     """
