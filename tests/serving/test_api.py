@@ -472,3 +472,72 @@ def test_a_text_where_an_object_belongs_is_told_in_our_words(client: TestClient)
     answer = client.post("/v1/videos", json={"prompt": "x", "input_reference": "a.png"})
     assert (answer.status_code, error_of(answer)["param"]) == (400, "input_reference")
     assert "PictureReference" not in answer.text
+
+
+def test_what_the_client_has_already_is_not_sent_again(
+    client: TestClient, submit: Submit, finish: Finish
+) -> None:
+    job = submit()
+    finish(job)
+    path = f"/v1/videos/{job.id}/content"
+    whole = client.get(path)
+    tag, date = whole.headers["etag"], whole.headers["last-modified"]
+    for name, value in (
+        ("if-none-match", tag),
+        ("if-none-match", f'"other", W/{tag}'),
+        ("if-none-match", "*"),
+        ("if-modified-since", date),
+    ):
+        answer = client.get(path, headers={name: value})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag), (name, value)
+    for headers in ({"if-none-match": '"other"', "if-modified-since": date}, {"if-modified-since": "never"}):
+        assert client.get(path, headers=headers).content == whole.content
+    assert client.get("/", headers={"if-none-match": client.get("/").headers["etag"]}).status_code == 304
+
+
+def test_ranges_that_are_there_are_sent_and_foreign_units_overlooked(
+    client: TestClient, submit: Submit, finish: Finish
+) -> None:
+    job = submit()
+    finish(job)
+    path = f"/v1/videos/{job.id}/content"
+    whole = client.get(path)
+    size, tag = len(whole.content), whole.headers["etag"]
+    for headers, status, content in (
+        ({"range": f"bytes=0-1,{size}-"}, 206, whole.content[:2]),
+        ({"range": f"bytes=-0,{size - 1}-"}, 206, whole.content[-1:]),
+        ({"range": "items=0-1"}, 200, whole.content),
+        ({"range": f"bytes={size}-", "if-range": '"other"'}, 200, whole.content),
+        ({"range": "bytes=0-1", "if-range": tag}, 206, whole.content[:2]),
+        ({"range": "bytes=0-1", "if-range": f"W/{tag}"}, 200, whole.content),
+    ):
+        answer = client.get(path, headers=headers)
+        assert (answer.status_code, answer.content) == (status, content), headers
+    for wrong in ("bytes=5-2", "bytes=x", "bytes=0-" + "9" * 5000):
+        answer = client.get(path, headers={"range": wrong})
+        assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_range")
+
+
+def test_head_is_get_without_a_body(client: TestClient, submit: Submit, finish: Finish) -> None:
+    job = submit()
+    finish(job)
+    one = f"/v1/videos/{job.id}"
+    for path in (f"{one}/content", one, f"{one}/events", "/v1/videos", "/", "/health", "/v1/videos/video_x"):
+        got, told = client.get(path), client.head(path)
+        assert (told.status_code, told.content) == (got.status_code, b"")
+        for name in ("content-type", "content-length"):
+            assert told.headers.get(name) == got.headers.get(name)
+
+
+def test_every_answer_has_an_id_of_its_own(client: TestClient) -> None:
+    answers = [client.get(path) for path in ("/v1/videos", "/v1/videos/video_x", "/v1/nothing", "/health")]
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert len(ids) == len(answers)
+
+
+def test_a_model_by_each_of_its_names(client: TestClient, desk: Desk) -> None:
+    (model,) = client.get("/v1/models").json()["data"]
+    for name in (desk.card.name, *model["aliases"]):
+        assert client.get(f"/v1/models/{name}").json() == model
+    unknown = client.get("/v1/models/gpt-4")
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")

@@ -44,6 +44,7 @@ from mutoscope.serving.protocol import (
     FileReply,
     FilesReply,
     HealthReply,
+    ModelReply,
     ModelsReply,
     PageReply,
     RemixVideo,
@@ -118,6 +119,7 @@ def _add_looking(app: FastAPI) -> None:
     _add(app, "DELETE", one, listing.delete_video, DeletedReply)
     _add(app, "POST", f"{one}/cancel", listing.cancel_video, VideoReply)
     _add(app, "GET", "/v1/models", pages.list_models, ModelsReply)
+    _add(app, "GET", "/v1/models/{model}", pages.retrieve_model, ModelReply)
     text: dict[int | str, dict[str, Any]] = {
         200: {"description": "Numbers", "content": {"text/plain": {"schema": {"type": "string"}}}}
     }
@@ -225,6 +227,8 @@ def _methods(request: Request) -> str:
     for route in routes:
         if getattr(route, "path", None) == path:
             methods |= getattr(route, "methods", None) or set()
+    if "GET" in methods:
+        methods.add("HEAD")  # the gate answers it
     return ", ".join(sorted(methods))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 
 from mutoscope.serving import orders
 from mutoscope.serving.bundles import Bundles
@@ -26,7 +26,7 @@ R = TypeVar("R")
 POLL_MS = 500
 """What clients are told to wait before they ask again for a video that is not done."""
 
-RANGE = re.compile(r"bytes=(\d+-\d*|-\d+)(,\s*(\d+-\d*|-\d+))*")
+RANGE = re.compile(r"bytes=(\d{1,18}-(\d{1,18})?|-\d{1,18})(,\s*(\d{1,18}-(\d{1,18})?|-\d{1,18}))*", re.ASCII)
 
 
 @dataclass
@@ -131,28 +131,62 @@ def job_reply(job: Job) -> JSONResponse:
     return JSONResponse(video_reply(job).model_dump(), headers=headers)
 
 
-def file_reply(request: Request, path: Path, kind: str, name: str) -> FileResponse:
-    """A file, whole or the ranges asked for. Raises ApiError (400, 416) for a range that it does not have."""
+def file_reply(request: Request, path: Path, kind: str, name: str) -> Response:
+    """A file, whole or the ranges asked for, or 304. Raises ApiError (400, 416) for a range that it does not have."""
     try:
         status = path.stat()
     except FileNotFoundError as error:  # deleted between two reads
         raise unknown_video() from error
-    ranges = request.headers.get("range", "").lower()
-    if ranges:
-        _check_ranges(ranges, status.st_size)
-    return FileResponse(
+    answer = FileResponse(
         path, media_type=kind, filename=name, stat_result=status, headers={"cache-control": "private"}
     )
+    unchanged = if_unchanged(request, answer)
+    if unchanged is not None:
+        return unchanged
+    ranges = request.headers.get("range")
+    if ranges is not None:
+        use = _is_range_wanted(request, answer) and _satisfiable(ranges, status.st_size)
+        rest = [(key, value) for key, value in request.scope["headers"] if key != b"range"]
+        request.scope["headers"] = [*rest, (b"range", use.encode())] if use else rest
+    return answer
 
 
-def _check_ranges(ranges: str, size: int) -> None:
+def if_unchanged(request: Request, answer: FileResponse) -> Response | None:
+    """304 when the client has this very file already, as its If-None-Match or If-Modified-Since says; else None."""
+    tags = request.headers.get("if-none-match")
+    if tags is not None:
+        known = {tag.strip().removeprefix("W/") for tag in tags.split(",")}
+        if not known & {"*", answer.headers["etag"]}:
+            return None
+    elif request.headers.get("if-modified-since") != answer.headers["last-modified"]:
+        return None
+    kept = ("etag", "last-modified", "cache-control")
+    return Response(status_code=304, headers={name: answer.headers[name] for name in kept})
+
+
+def _is_range_wanted(request: Request, answer: FileResponse) -> bool:
+    """Whether the file is still the one that the client has a part of (If-Range)."""
+    known = request.headers.get("if-range")
+    return known is None or known in (answer.headers["etag"], answer.headers["last-modified"])
+
+
+def _satisfiable(ranges: str, size: int) -> str:
+    """Those of the ranges that the file has; "" for units other than bytes, which are to be overlooked.
+
+    Raises ApiError (400) for what is no range, and (416) when the file has none of them.
+    """
+    ranges = ranges.strip().lower()
+    if not ranges.startswith("bytes"):
+        return ""
     spans = re.findall(r"(\d*)-(\d*)", ranges)
     if RANGE.fullmatch(ranges) is None or any(a and b and int(a) > int(b) for a, b in spans):
         raise ApiError(400, "invalid_range", "The Range header is not valid; write bytes=FIRST-LAST.")
-    if any(int(first) >= size if first else int(last) == 0 for first, last in spans):
+    there = [f"{a}-{b}" for a, b in spans if (int(a) < size if a else int(b) > 0)]
+    if not there:
         raise ApiError(
             416,
             "range_not_satisfiable",
             f"The file has {size} bytes; ask for a range inside it.",
             headers={"content-range": f"bytes */{size}"},
         )
+    return "bytes=" + ",".join(there)

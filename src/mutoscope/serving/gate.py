@@ -7,6 +7,7 @@ protocol, which has no deadline for a request that never ends.
 import asyncio
 import json
 import math
+import secrets
 import sqlite3
 import time
 from collections import Counter
@@ -82,11 +83,19 @@ class Gate:
             await self.app(scope, receive, send)
             return
 
+        named, is_over = (b"x-request-id", f"req_{secrets.token_hex(16)}".encode()), False
+
         async def answer(message: Message) -> None:
+            nonlocal is_over
+            if is_over:
+                return
             if message["type"] == "http.response.start":
                 self.door.answers[(scope["method"], message["status"])] += 1
-                message = {**message, "headers": [*message["headers"], *SECURITY_HEADERS]}
+                message = {**message, "headers": [*message["headers"], named, *SECURITY_HEADERS]}
             await send(message)
+            if scope["method"] == "HEAD":  # it is answered as a GET is, without what comes after the head
+                is_over = True
+                await send({"type": "http.response.body", "body": b""})
 
         try:
             scope.setdefault("state", {})["tenant"] = self._admit(scope, Headers(scope=scope))
@@ -98,7 +107,9 @@ class Gate:
             return
         body = Body(self.door, receive)
         try:
-            await self.app(scope, body.receive, answer)
+            await self.app(
+                scope | {"method": "GET"} if scope["method"] == "HEAD" else scope, body.receive, answer
+            )
         finally:
             self.door.held -= body.received
             if "form" in scope["state"]:

@@ -48,6 +48,7 @@ def files(*kinds: str) -> Responses:
     return {
         200: {"description": "The file", "content": content},
         206: {"description": "The part of it that the Range header names", "content": content},
+        304: {"description": "The file is the one that the client has"},
     }
 
 

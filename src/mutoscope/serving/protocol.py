@@ -21,6 +21,7 @@ from pydantic import (
 from mutoscope.generation.request import STRENGTHS
 from mutoscope.serving.jobs import Character, Job
 from mutoscope.serving.orders import Order
+from mutoscope.weights.card import ModelCard
 
 ALIASES = ("sora-2", "sora-2-pro", "sora-2-2025-10-06", "sora-2-2025-12-08", "sora-2-pro-2025-10-06")
 """Model names of the old API; the server's own model answers to them and `served_by` says so."""
@@ -330,6 +331,17 @@ class CreateBatch(Strict):
         ]
         | None
     ) = None
+
+
+def check_model(card: ModelCard, name: str) -> None:
+    """Raises ApiError (404) for a name that the server's model does not answer to."""
+    if name not in (card.name, *ALIASES):
+        raise ApiError(
+            404,
+            "model_not_found",
+            f"There is no model {name!r} here; use {card.name!r}, which also answers to 'sora-2'.",
+            "model",
+        )
 
 
 class JobError(BaseModel):

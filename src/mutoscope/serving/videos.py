@@ -21,7 +21,6 @@ from mutoscope.serving.desk import Desk, desk_of, finished_job_of
 from mutoscope.serving.inputs import Inputs, picture
 from mutoscope.serving.orders import Order
 from mutoscope.serving.protocol import (
-    ALIASES,
     LONGEST,
     ApiError,
     CreateVideo,
@@ -31,6 +30,7 @@ from mutoscope.serving.protocol import (
     RemixVideo,
     Story,
     VideoReference,
+    check_model,
     level,
     spoken,
 )
@@ -59,7 +59,7 @@ async def create_video(request: Request) -> Response:
     received.only_files("input_reference", "last_frame")
     _check_cards(received)
     asked = received.parse(CreateVideo)
-    _check_model(desk, asked.model)
+    check_model(desk.card, asked.model)
     defaults = desk.card.defaults
     width, height = asked.sides or (defaults.width, defaults.height)
     fps = asked.fps or defaults.fps
@@ -194,7 +194,7 @@ async def extend_video(request: Request) -> Response:
     desk, received = desk_of(request), await receive(request)
     received.only_files("video")
     asked = received.parse(ExtendVideo)
-    _check_model(desk, asked.model)
+    check_model(desk.card, asked.model)
     async with Inputs(desk) as inputs:
         whole, digest = await _source(request, inputs, received, asked)
         if whole.all_frames < SHORTEST:
@@ -240,7 +240,7 @@ async def edit_video(request: Request) -> Response:
     desk, received = desk_of(request), await receive(request)
     received.only_files("video")
     asked = received.parse(EditVideo)
-    _check_model(desk, asked.model)
+    check_model(desk.card, asked.model)
     async with Inputs(desk) as inputs:
         whole, digest = await _source(request, inputs, received, asked)
         whole = replace(_redrawn(desk, whole, level(asked.strength)), prompt=asked.prompt)
@@ -356,16 +356,6 @@ def _came_in_fields(story: Any) -> bool:
     cards = story.get("cards") if isinstance(story, dict) else None
     some = cards if isinstance(cards, list) else []
     return any(isinstance(card, dict) and isinstance(card.get("at", ""), str) for card in some)
-
-
-def _check_model(desk: Desk, name: str) -> None:
-    if name not in (desk.card.name, *ALIASES):
-        raise ApiError(
-            404,
-            "model_not_found",
-            f"There is no model {name!r} here; use {desk.card.name!r}, which also answers to 'sora-2'.",
-            "model",
-        )
 
 
 def _fitting(order: Order) -> Order:
