@@ -15,7 +15,8 @@ import pytest
 from mutoscope import cli
 from mutoscope.video import Video, read_video, write_video
 
-KEYS = "path sha256 seed model size frames fps steps guidance sampler prompt expanded_prompt took_s".split()
+KEYS = "path sha256 seed model size frames fps steps guidance sampler candidates kept prompt expanded_prompt".split()
+KEYS.append("took_s")
 FAST = ["--steps", "2", "--frames", "5"]
 
 
@@ -94,7 +95,8 @@ def test_json_is_one_line_a_clip_with_exactly_these_keys(run: Run, model_folder:
     first = {key: lines[0][key] for key in KEYS if key not in ("sha256", "took_s")}
     assert first == {
         "path": "clip-5.mp4", "seed": 5, "model": "random", "size": "80x112", "frames": 5, "fps": 10.0,
-        "steps": 2, "guidance": 2.0, "sampler": "unipc", "prompt": "a ball", "expanded_prompt": "a ball",
+        "steps": 2, "guidance": 2.0, "sampler": "unipc", "candidates": 1, "kept": 0,
+        "prompt": "a ball", "expanded_prompt": "a ball",
     }  # fmt: skip
     assert lines[0]["sha256"] != lines[1]["sha256"]
 

@@ -92,7 +92,7 @@ def test_a_batch_equals_its_clips_made_alone(model: Model) -> None:
 def test_batches_have_a_largest_size(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     whole = generation.sample
-    monkeypatch.setattr(generation, "LARGEST_BATCH", 2)
+    monkeypatch.setattr("mutoscope.generation.groups.LARGEST", 2)
     monkeypatch.setattr(
         generation, "sample", lambda m, recipes, *rest: sizes.append(len(recipes)) or whole(m, recipes, *rest)
     )

@@ -20,7 +20,7 @@ from mutoscope.weights.store import Model
 
 
 def usual_candidates(model: Model, recipe: Recipe) -> int:
-    """How many there are when nobody says: the default for clips up to the size of the model's own, 1 for larger ones."""
+    """How many there are when nobody says: the default for clips up to the model's own size, 1 for larger ones."""
     defaults = model.card.defaults
     usual = replace(recipe, width=defaults.width, height=defaults.height, frames=defaults.frames)
     if (
