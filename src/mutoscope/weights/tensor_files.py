@@ -8,15 +8,19 @@ stored as they are, so that it cannot grow while it is read.
 from __future__ import annotations
 
 import json
+import math
+import mmap
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mutoscope.errors import InputError
@@ -41,6 +45,8 @@ SCALES = (
 )  # ComfyUI's two names of what the 8 bits of a weight are multiplied by
 UNUSED = ("scale_input", "input_scale", "comfy_quant")  # of products in 8 bits, which are not made here
 MARK = "scaled_fp8"
+LARGEST_HEADER = 100 * 2**20  # bytes, as the library safetensors allows
+UNRESERVED = getattr(mmap, "MAP_NORESERVE", 0x4000)  # of Linux; Python names it from 3.13 on
 LARGEST_PICKLE = 64 * 2**20  # bytes of the pickle itself, which holds names and shapes only
 
 
@@ -53,7 +59,16 @@ class Entry:
 
     @property
     def numel(self) -> int:
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A tensor of a safetensors file, and from which byte of the file to which it lies."""
+
+    entry: Entry
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -76,22 +91,75 @@ def opened(file: Path) -> Iterator[Opened]:
             {key: Entry(tuple(one.shape), one.dtype) for key, one in tensors.items()}, tensors.__getitem__
         )
         return
+    spans = spans_of(file)
+    entries = {key: span.entry for key, span in spans.items()}
+    scales = scales_of(entries)
+    hidden = {*scales.values(), *(key for key in entries if aside(key, entries))}
+    memory = cache(partial(mapped, file))
+
+    def get(key: str) -> Tensor:
+        tensor = tensor_at(memory(), spans[key])
+        return scaled(tensor, tensor_at(memory(), spans[scales[key]]), key, file) if key in scales else tensor
+
+    yield Opened({key: entry for key, entry in entries.items() if key not in hidden}, get)
+
+
+def spans_of(file: Path) -> dict[str, Span]:
+    """The tensors of a safetensors file by its header. Raises InputError unless they fill the file to its end."""
     try:
-        with safe_open(file, framework="pt") as stream:
-            entries = {}
-            for key in stream.keys():  # noqa: SIM118  (not a dict)
-                part = stream.get_slice(key)
-                entries[key] = Entry(tuple(part.get_shape()), TYPES.get(part.get_dtype()))
-            scales = scales_of(entries)
-            hidden = {*scales.values(), *(key for key in entries if aside(key, entries))}
-
-            def get(key: str) -> Tensor:
-                tensor: Tensor = stream.get_tensor(key)
-                return scaled(tensor, stream.get_tensor(scales[key]), key, file) if key in scales else tensor
-
-            yield Opened({key: entry for key, entry in entries.items() if key not in hidden}, get)
-    except (SafetensorError, OSError) as error:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 0 < length <= min(LARGEST_HEADER, size - 8):
+                raise ValueError("it has no header")
+            table = json.loads(stream.read(length))
+        spans = {key: span(key, told, 8 + length) for key, told in table.items() if key != "__metadata__"}
+        edge = 8 + length
+        for one in sorted(spans.values(), key=lambda one: (one.begin, one.end)):
+            if one.begin != edge:
+                raise ValueError("its tensors do not follow one another")
+            edge = one.end
+        if edge != size:
+            raise ValueError(f"it has {size} bytes and its header tells {edge}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as safetensors ({error}); fetch it again.") from error
+    return spans
+
+
+def span(key: str, told: Mapping[str, Any], start: int) -> Span:
+    """A tensor of a header whose offsets count from the byte `start`. Raises ValueError for a wrong size."""
+    (begin, end), entry = told["data_offsets"], Entry(tuple(told["shape"]), TYPES.get(told["dtype"]))
+    if not all(type(number) is int and number >= 0 for number in (begin, end, *entry.shape)):
+        raise ValueError(f"{key} has numbers that are no sizes")
+    if end < begin or (entry.dtype is not None and entry.numel * entry.dtype.itemsize != end - begin):
+        raise ValueError(f"{key} has {end - begin} bytes, which is not what its shape takes")
+    return Span(entry, start + begin, start + end)
+
+
+def mapped(file: Path) -> mmap.mmap:
+    """A file as memory; what is changed there does not change the file.
+
+    No memory is set aside for such changes, so that a file larger than the machine's memory is mapped too.
+    """
+    with file.open("rb") as stream:
+        if sys.platform == "win32":
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        flags = mmap.MAP_PRIVATE | (UNRESERVED if sys.platform == "linux" else 0)
+        return mmap.mmap(stream.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def tensor_at(memory: mmap.mmap, span: Span) -> Tensor:
+    """A tensor that lies in a mapped file; a copy only where its place does not suit its type."""
+    dtype = span.entry.dtype
+    assert dtype is not None
+    if not span.entry.numel:
+        return torch.empty(span.entry.shape, dtype=dtype)
+    if span.begin % dtype.itemsize == 0:
+        flat = torch.frombuffer(memory, dtype=dtype, count=span.entry.numel, offset=span.begin)
+    else:
+        count = span.end - span.begin
+        flat = torch.frombuffer(memory, dtype=torch.uint8, count=count, offset=span.begin).clone().view(dtype)
+    return flat.reshape(span.entry.shape)
 
 
 def scales_of(entries: Mapping[str, Entry]) -> dict[str, str]:
