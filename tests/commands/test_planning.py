@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mutoscope import cli
+from wan_models import DIT, diffusers, write_model
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -53,3 +54,29 @@ def test_what_does_not_fit_is_refused_with_what_does(
     monkeypatch.setattr("mutoscope.generation.plan.free_disk", lambda folder: 1000)
     assert call(monkeypatch, "-m", str(model_folder)) == 2
     assert "of disk" in capsys.readouterr().err
+
+
+def test_a_card_is_for_models_whose_parts_take_turns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_folder: Path
+) -> None:
+    assert call(monkeypatch, "-m", str(model_folder), "--card", "24") == 2
+    assert "--card 24 is for Wan's models" in capsys.readouterr().err
+
+
+def test_the_plan_of_a_wan_model_says_where_its_weights_go(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    dit = diffusers().WanTransformer3DModel(**DIT)
+    folder = str(write_model(tmp_path / "T2V", {"_class_name": "WanPipeline"}, transformer=dit))
+    words = ["-m", folder, "--size", "64x64", "--frames", "5"]
+    assert call(monkeypatch, *words) == 0
+    assert "weights  text encoder" in capsys.readouterr().out
+    assert call(monkeypatch, *words, "--card", "24") == 0
+    out = capsys.readouterr().out
+    for word in ("bfloat16", "23.2 GiB are free", "not foretold"):
+        assert word in out
+    assert call(monkeypatch, *words, "--card", "24", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["weights"], told["seconds"]) == ("memory", None)
+    assert call(monkeypatch, *words, "--card", "0.5") == 2

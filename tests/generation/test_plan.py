@@ -1,16 +1,24 @@
 """Costs grow as they should, and what is too much is answered with what fits."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from mutoscope.errors import InputError
 from mutoscope.generation import plan as planning
-from mutoscope.generation.plan import largest_that_fits, plan, readable, seconds
+from mutoscope.generation.plan import card_memory, largest_that_fits, plan, readable, seconds
 from mutoscope.generation.request import Recipe, Request, fill
+from mutoscope.models.dit import DIT_PRESETS
+from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE
+from mutoscope.weights.residence import Placement, on_card
 from mutoscope.weights.store import Model, load
+from mutoscope.weights.wan import blank_dit
+from mutoscope.weights.wan_settings import SETTINGS
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +74,37 @@ def test_free_memory_is_some_of_this_machine() -> None:
 )
 def test_bytes_for_people(amount: int, text: str) -> None:
     assert readable(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("card", "size", "experts", "residence"),
+    [
+        (80, (1280, 720), 1, "memory"),
+        (80, (1280, 720), 2, "late"),
+        (48, (832, 480), 1, "late"),
+        (24, (832, 480), 1, "file"),
+        (24, (832, 480), 2, "file"),
+    ],
+)
+def test_models_of_14_billions_fit_cards_of_80_and_24_gib(
+    card: int, size: tuple[int, int], experts: int, residence: str
+) -> None:
+    """By prediction; the small card takes block after block from the file."""
+    dit = blank_dit(DIT_PRESETS["wan2.1-t2v-14b"])
+    weights = experts * sum(one.numel() for one in dit.parameters())
+    with torch.device("meta"):
+        vae = WanVAE(WAN_VAE_PRESETS["wan2.1-vae"])
+    defaults = SETTINGS["wan2.1-t2v-14b"].defaults
+    model: Any = SimpleNamespace(vae=vae, dit=dit, card=SimpleNamespace(defaults=defaults))
+    recipe = fill(Request("a cat", width=size[0], height=size[1]), defaults)
+    here = Placement("late", round(10.6 * 2**30), 4 * weights, 2**29, torch.float32)
+    free = card * 2**30 - planning.CARD_RESERVE
+    there = on_card(here, free)
+    assert (there.residence, there.transformer) == (residence, 2 * weights)
+    needed = partial(card_memory, model, placement=there)
+    planning.refuse_above(model, recipe, free, needed)
+    assert needed(recipe) > 2**30 + (there.transformer if residence != "file" else 0)
+    assert needed(replace(recipe, guidance=1.0)) < needed(recipe)
+    with pytest.raises(InputError, match=r"3840x2160 .* fits at this length"):
+        planning.refuse_above(model, replace(recipe, width=3840, height=2160), free, needed)
+    assert "bfloat16" in planning.told(there)

@@ -3,8 +3,10 @@
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,14 +15,21 @@ from mutoscope.errors import InputError
 from mutoscope.generation.large import PIECE, drafted
 from mutoscope.generation.request import Recipe, cover
 from mutoscope.generation.windows import spans, window
+from mutoscope.models.vace import VaceConfig
 from mutoscope.models.vae import latent_frames_per_chunk
 from mutoscope.models.wan_vae import WanVAE, frames_per_chunk
+from mutoscope.weights.residence import Placement, unread_bytes
 from mutoscope.weights.residence import free_memory as free_memory  # told by plans too
-from mutoscope.weights.residence import unread_bytes
 from mutoscope.weights.store import Model
 
 TOKEN_FLOATS = 20
 """Peak floats per token and unit of width in a DiT block: residual, queries, keys, values, hidden, copies."""
+
+WAN_TOKEN_BYTES = {4: 48, 2: 32}
+"""As TOKEN_FLOATS for Wan's blocks, in bytes, by the bytes of a weight: norms and rotations are in float32 in any type.
+
+Measured 43 and 29 (two blocks of width 1280, two clips of 4096 tokens).
+"""
 
 LATENT_FLOATS = 6000
 """Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
@@ -58,6 +67,9 @@ PIXEL_DISK = 0.1
 STILL_DISK = 2.0
 """Bytes of a written pixel of a picture."""
 
+CARD_RESERVE = 768 * 2**20
+"""Bytes of a GPU that its driver and the libraries take."""
+
 PROBE_SECONDS = 0.05
 """How long the machine's speed is measured."""
 
@@ -94,13 +106,9 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     drawn = cut[0].stop - cut[0].start + len(recipe.references)
     tokens = drawn * position // math.prod(model.dit.config.patch)
     width, depth = model.dit.config.width, model.dit.config.depth
-    itemsize = model.vae.latent_mean.element_size()
     pixels = recipe.frames * recipe.height * recipe.width
-    held_at_once = grid.frames if whole else cut[0].stop
-    chunk = min(held_at_once, _chunk(model, grid.height, grid.width)) * position
     frame = recipe.height * recipe.width
-    sampling = branches * tokens * width * TOKEN_FLOATS * itemsize
-    decoding = chunk * _latent_floats(model) * itemsize
+    sampling, decoding = working(model, recipe, whole, next(model.dit.parameters()).element_size())
     writing = PIXEL_BYTES * frame * min(recipe.frames, max(1, PIECE // frame))
     coder = CODER_BYTES * frame if recipe.frames > 1 else 0
     held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
@@ -118,6 +126,33 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
         others=float(calls * depth * BLOCK_OPERATIONS + pixels * per_pixel),
         disk=int((PIXEL_DISK if recipe.frames > 1 else STILL_DISK) * pixels) + journal,
     )
+
+
+def working(model: Model, recipe: Recipe, whole: bool, itemsize: int) -> tuple[int, int]:
+    """Peak bytes of sampling and of decoding beside weights and latents; itemsize: bytes of a transformer's number."""
+    grid = cover(drafted(recipe), model.vae.strides, model.dit.config.patch)
+    first = spans(grid.frames, window(model))[0]
+    position = grid.height * grid.width
+    tokens = (len(range(first.start, first.stop)) + len(recipe.references)) * position
+    tokens = tokens // math.prod(model.dit.config.patch) * (1 if recipe.guidance == 1 else 2)
+    wans = isinstance(cast(nn.Module, model.vae), WanVAE)
+    each = WAN_TOKEN_BYTES[itemsize] if wans else TOKEN_FLOATS * itemsize
+    config = model.dit.config
+    hints = len(config.hinted) * itemsize if isinstance(config, VaceConfig) else 0
+    chunk = min(grid.frames if whole else first.stop, _chunk(model, grid.height, grid.width)) * position
+    decoding = chunk * _latent_floats(model) * model.vae.latent_mean.element_size()
+    return tokens * config.width * (each + hints), decoding
+
+
+def card_memory(model: Model, recipe: Recipe, placement: Placement, whole: bool = True) -> int:
+    """Peak bytes on a GPU where the weights are placed so, those of the text encoder counted in their turn."""
+    sampling, decoding = working(model, recipe, whole, placement.dtype.itemsize)
+    sizes = {name: one.numel() * placement.dtype.itemsize for name, one in model.dit.named_parameters()}
+    outside = sum(size for name, size in sizes.items() if "blocks." not in name)
+    transformer = outside + max(sizes.values()) if placement.residence == "file" else placement.transformer
+    together = placement.text if placement.residence == "memory" else 0
+    made = placement.vae + transformer + max(sampling, decoding)
+    return FIRST_USE + max(made, placement.vae + together + transformer, placement.text + placement.vae)
 
 
 def _chunk(model: Model, height: int, width: int) -> int:
@@ -164,11 +199,20 @@ def matmul_rate() -> float:
 
 def refuse_what_does_not_fit(model: Model, recipe: Recipe, whole: bool = True) -> None:
     """Raise InputError, naming the largest size that fits, when the clip needs more memory than is free."""
-    free = free_memory(model.vae.latent_mean.device)
-    need = plan(model, recipe, whole).memory
+    refuse_above(model, recipe, free_memory(model.vae.latent_mean.device), memory_here(model, whole))
+
+
+def memory_here(model: Model, whole: bool) -> Callable[[Recipe], int]:
+    """What a clip needs on the model's own device."""
+    return lambda recipe: plan(model, recipe, whole).memory
+
+
+def refuse_above(model: Model, recipe: Recipe, free: int, needed: Callable[[Recipe], int]) -> None:
+    """Raise InputError, naming the largest size that fits, when what is needed is more than is free."""
+    need = needed(recipe)
     if need <= free:
         return
-    fitting = largest_that_fits(model, recipe, free, whole)
+    fitting = largest_that_fits(model, recipe, free, needed)
     remedy = (
         f"{fitting.size} fits at this length"
         if fitting
@@ -178,6 +222,18 @@ def refuse_what_does_not_fit(model: Model, recipe: Recipe, whole: bool = True) -
         f"{recipe.size} with {recipe.frames} frames needs about {readable(need)}, "
         f"{readable(free)} are free; {remedy}."
     )
+
+
+def told(placement: Placement) -> str:
+    """Where the weights go, in words."""
+    kind = str(placement.dtype).removeprefix("torch.")
+    text, transformer, vae = map(readable, (placement.text, placement.transformer, placement.vae))
+    return {
+        "memory": f"text encoder {text}, transformer {transformer} in {kind} and VAE {vae}, all in memory",
+        "late": f"text encoder {text}, let go before the transformer of {transformer} in {kind} is read; VAE {vae}",
+        "file": f"text encoder {text}, let go; transformer of {transformer} in {kind}, each block brought from its "
+        f"file when it is used; VAE {vae}",
+    }[placement.residence]
 
 
 def free_disk(folder: Path) -> int:
@@ -195,8 +251,14 @@ def refuse_what_the_disk_lacks(cost: Plan, folder: Path) -> None:
         )
 
 
-def largest_that_fits(model: Model, recipe: Recipe, free: int, whole: bool = True) -> Recipe | None:
-    """The recipe at the largest size of its shape, in whole grid cells, that `free` bytes can hold."""
+def largest_that_fits(
+    model: Model, recipe: Recipe, free: int, needed: Callable[[Recipe], int] | None = None
+) -> Recipe | None:
+    """The recipe at the largest size of its shape, in whole grid cells, that `free` bytes can hold.
+
+    needed: bytes that a recipe takes; None means a whole clip on the model's own device.
+    """
+    needed = needed or memory_here(model, whole=True)
     step = model.vae.strides[1] * model.dit.config.patch[1]
     longest = max(recipe.width, recipe.height)
     low, high = 0, longest // step  # cells along the longer side; `low` fits (or is nothing)
@@ -205,7 +267,7 @@ def largest_that_fits(model: Model, recipe: Recipe, free: int, whole: bool = Tru
         cells = (low + high + 1) // 2
         width, height = (max(step, side * cells // longest * step) for side in (recipe.width, recipe.height))
         smaller = replace(recipe, width=width, height=height)
-        if plan(model, smaller, whole).memory <= free:
+        if needed(smaller) <= free:
             low, best = cells, smaller
         else:
             high = cells - 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,27 @@ ALL_AT_ONCE = 0.5
 
 TRANSFORMER_ALONE = 0.75
 """Share of the free memory that transformer and VAE may take before the transformer stays in its file."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the weights of a model go: bytes of each part in the type that it works in, and the transformers' place.
+
+    text: in the type of its file. transformer: of all experts. dtype: of the transformers.
+    """
+
+    residence: Residence
+    text: int
+    transformer: int
+    vae: int
+    dtype: torch.dtype
+
+
+def on_card(placement: Placement, card: int) -> Placement:
+    """The placement on a GPU with so many free bytes, where transformers work in bfloat16."""
+    transformer = placement.transformer * torch.bfloat16.itemsize // placement.dtype.itemsize
+    residence = chosen(placement.text, transformer, placement.vae, card)
+    return replace(placement, residence=residence, transformer=transformer, dtype=torch.bfloat16)
 
 
 def chosen(text: int, transformer: int, vae: int, free: int) -> Residence:
@@ -69,8 +91,12 @@ def cached_files(stat: Path) -> int:
 
 
 def unread_bytes(module: nn.Module) -> int:
-    """Bytes that a module will take when its weights are read."""
-    return sum(one.numel() * one.element_size() for one in module.parameters() if one.is_meta)
+    """Bytes that a module will take when its weights are read; those that stay in their file take none."""
+    mapped = {
+        id(one) for each in module.modules() if isinstance(each, MappedLinear) for one in each.parameters()
+    }
+    waiting = (one for one in module.parameters() if one.is_meta and id(one) not in mapped)
+    return sum(one.numel() * one.element_size() for one in waiting)
 
 
 def read_late(dit: DiT, read: Callable[[], dict[str, Tensor]]) -> Callable[[], None]:
@@ -81,7 +107,7 @@ def read_late(dit: DiT, read: Callable[[], dict[str, Tensor]]) -> Callable[[], N
 
     def fill(*_: object) -> None:
         asked.remove()
-        if unread_bytes(dit):
+        if any(one.is_meta for one in dit.parameters()):
             dit.load_state_dict(read(), assign=True)
 
     asked = dit.text.register_forward_pre_hook(fill)

@@ -31,6 +31,7 @@ from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.library import located, recorded_hashes
 from mutoscope.weights.quantise import dequantise, quantise, scale_shape
+from mutoscope.weights.residence import Placement
 
 Storage = Literal["fp32", "fp16", "int8"]
 Part = Literal["vae", "dit", "text", "captioner"]
@@ -60,6 +61,7 @@ class Model:
     )
     wake: Callable[[], object] | None = None  # reads what would be read when the transformer is first used
     narrator: Narrator | None = None  # of models that come with a captioner
+    placement: Placement | None = None  # of models whose parts may take turns in memory
 
 
 @dataclass

@@ -28,7 +28,7 @@ from mutoscope.models.vae import VAE
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.encoders import blank_clip, blank_umt5, encoder_kind, load_clip, load_umt5
 from mutoscope.weights.few_steps import distilled
-from mutoscope.weights.residence import Residence, chosen, free_memory, read_late, weight_bytes
+from mutoscope.weights.residence import Placement, Residence, chosen, free_memory, read_late, weight_bytes
 from mutoscope.weights.store import Model
 from mutoscope.weights.tensor_files import PICKLES, PTH, SHARD, named, read_shapes, weight_files
 from mutoscope.weights.wan import (
@@ -165,8 +165,8 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = Non
     parts = survey(folder)
     told = read_json(folder / "model_index.json")
     kind = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    wanted = residence_of(parts, device, kind)
-    high, wake_high = read_dit(parts.dit, wanted, device, kind)
+    placement = placement_of(parts, device, kind)
+    high, wake_high = read_dit(parts.dit, placement.residence, device, kind)
     wake: list[Callable[[], None]] = [wake_high]
     name = name_of(high.config, 1 if parts.low is None else 2)
     setting = SETTINGS[name]
@@ -178,7 +178,7 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = Non
                 f"{folder} has two experts and the boundary {boundary!r} between them, which is not between 0 and 1; "
                 "it is no A14B model."
             )
-        low, wake_low = read_dit(parts.low, wanted, device, kind)
+        low, wake_low = read_dit(parts.low, placement.residence, device, kind)
         wake.append(wake_low)
         dit = Experts(high, low, boundary, setting.low_share)
     steps = read_json(folder / "scheduler" / "scheduler_config.json")
@@ -206,6 +206,7 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = Non
         if parts.clip is None
         else partial(load_clip, parts.clip, str(device), kind),
         wake=lambda: [one() for one in wake],
+        placement=placement,
     )
 
 
@@ -221,12 +222,13 @@ def check_weights(folder: Path) -> None:
         blank_clip(parts.clip)
 
 
-def residence_of(parts: Parts, device: torch.device, dtype: torch.dtype) -> Residence:
-    """Where the transformers go, by what is free and by the headers of the files."""
+def placement_of(parts: Parts, device: torch.device, dtype: torch.dtype) -> Placement:
+    """Where the weights go, by what is free and by the headers of the files."""
     experts = [part for part in (parts.dit, parts.low) if part is not None]
     transformer = sum(weight_bytes(part, dtype) for part in experts)
     text, vae = weight_bytes(parts.text), weight_bytes(parts.vae, torch.float32)
-    return chosen(text, transformer, vae, free_memory(device))
+    residence = chosen(text, transformer, vae, free_memory(device))
+    return Placement(residence, text, transformer, vae, dtype)
 
 
 def read_dit(
