@@ -18,7 +18,7 @@ from mutoscope.errors import InputError
 from mutoscope.weights import hub
 from mutoscope.weights.convert import convert
 from mutoscope.weights.hub import look, pull
-from mutoscope.weights.library import installed, located
+from mutoscope.weights.library import import_model, installed, located
 from wan_models import DIT, diffusers, randomised, write_model
 
 
@@ -116,6 +116,13 @@ def test_conversion_to_our_names_and_back_keeps_every_bit(wan: Path, tmp_path: P
         assert torch.equal(one, other)
     with pytest.raises(InputError, match="exists"):
         convert(wan, ours, "diffusers")
+    with pytest.raises(InputError, match="nowhere is neither"):
+        convert(Path("nowhere"), tmp_path / "new", "diffusers")
+
+
+def test_an_imported_model_is_converted_by_its_name(wan: Path, tmp_path: Path, own_library: Path) -> None:
+    import_model(wan, "twin")
+    assert tensors_of(convert(Path("twin"), tmp_path / "ours", "mutoscope")).keys() == tensors_of(wan).keys()
 
 
 @pytest.mark.parametrize("kind", ["flf2v", "vace"])

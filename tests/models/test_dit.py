@@ -317,6 +317,8 @@ def test_bad_sizes_are_refused() -> None:
             dit(torch.randn(shape), torch.zeros(1), torch.randn(1, 2, 20))
     with pytest.raises(InputError, match="heads"):
         replace(SMALL, heads=5)
+    with pytest.raises(InputError, match="0 heads"):
+        replace(SMALL, heads=0)
 
 
 @pytest.mark.slow

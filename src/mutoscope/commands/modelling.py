@@ -105,7 +105,9 @@ def models_pull(
 
 
 def models_convert(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A Wan model of any layout.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A Wan model of any layout: its name, or its folder.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="NEW_FOLDER", help="Where to write it.")],
     layout: Annotated[
         Literal["diffusers", "mutoscope"], typer.Option("--to", help="Whose names the tensors get.")

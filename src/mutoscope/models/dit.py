@@ -80,7 +80,8 @@ class DiTConfig:
     final_hidden: int = 0
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or (self.width // self.heads) % 2 or self.width // self.heads < 6:
+        heads = self.heads
+        if heads < 1 or self.width % heads or (self.width // heads) % 2 or self.width // heads < 6:
             raise InputError(
                 f"A DiT of width {self.width} cannot have {self.heads} heads: each head needs an even "
                 "width of 6 or more; choose heads = width / 64."

@@ -17,6 +17,7 @@ from mutoscope.models.vace import VaceConfig
 from mutoscope.models.wan_image import ImageDiTConfig
 from mutoscope.models.wan_vae import WanVAEConfig
 from mutoscope.weights.encoders import read_clip_state, read_umt5_state
+from mutoscope.weights.library import located
 from mutoscope.weights.tensor_files import read_shapes
 from mutoscope.weights.wan import (
     OUR_KINDS,
@@ -39,12 +40,19 @@ PIPELINES = {"i2v": "WanImageToVideoPipeline", "flf2v": "WanImageToVideoPipeline
 
 
 def convert(source: Path, target: Path, layout: Target) -> Path:
-    """Write the model of a folder anew: every tensor keeps its bits and its type, only names and shapes change.
+    """Write a model anew: every tensor keeps its bits and its type, only names and shapes change.
+
+    source: its folder, or its name if it was imported.
 
     Raises InputError for what is no Wan model, and when the target is there.
     """
     if target.exists():
         raise InputError(f"{target} exists; choose another folder for the converted model.")
+    source = located(source)
+    if not source.is_dir():
+        raise InputError(
+            f"{source} is neither an imported model nor a folder; give the folder of a Wan model."
+        )
     if (source / "model.json").is_file():
         raise InputError(
             f"{source} is a model of ours, which no other layout can hold; only Wan's are converted."
