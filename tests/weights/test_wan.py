@@ -250,6 +250,15 @@ def test_forms_and_sizes_are_told_from_names_and_shapes(layout: Any, prefix: str
         assert vae_config(shapes, detect(shapes)) == config
 
 
+@pytest.mark.parametrize("layout", ["diffusers", "original"])
+@pytest.mark.parametrize("preset", WAN_VAE_PRESETS)
+def test_a_small_vae_of_a_published_kind_is_told_from_shapes(preset: str, layout: Any) -> None:
+    for sizes in ({"width": 6, "decoder_width": 10, "blocks": 1}, {"width": 12, "blocks": 3}):
+        config = replace(WAN_VAE_PRESETS[preset], **sizes)
+        shapes = places(vae_table(config, layout))
+        assert vae_config(shapes, detect(shapes)) == config
+
+
 @pytest.mark.parametrize("preset", WAN_DITS)
 def test_presets_are_told_from_shapes(preset: str) -> None:
     shapes = places(dit_table(DIT_PRESETS[preset], "original"))

@@ -308,13 +308,25 @@ def blocks_of(shapes: Mapping[str, Shape], start: str) -> int:
 
 
 def vae_config(shapes: Mapping[str, Shape], form: Form) -> WanVAEConfig:
-    """The published VAE that has the latent channels of the file. Raises InputError when there is none."""
+    """The VAE of the published kind that has the latent channels of the file, as wide and deep as the file's.
+
+    Raises InputError when there is none of such channels, whose statistics no file tells.
+    """
     table = vae_table(WAN_VAE_PRESETS["wan2.1-vae"], form.layout, form.prefix)
     channels = expected(shapes, table["post_quant.weight"].key, 5)[0]
-    for config in WAN_VAE_PRESETS.values():
-        if len(config.latent_mean) == channels:
-            return config
-    raise InputError(f"A Wan VAE with {channels} latent channels is not known; they have 16 or 48.")
+    known = [config for config in WAN_VAE_PRESETS.values() if len(config.latent_mean) == channels]
+    if not known:
+        raise InputError(f"A Wan VAE with {channels} latent channels is not known; they have 16 or 48.")
+    width = expected(shapes, table["encoder.stem.weight"].key, 5)[0]
+    decoder_width = expected(shapes, table["decoder.norm.weight"].key, 4)[0]
+    below = form.prefix + ("encoder.down_blocks." if form.layout == "diffusers" else "encoder.downsamples.")
+    if not known[0].residual:
+        blocks = (blocks_of(shapes, below) + 1) // len(known[0].multipliers) - 1
+    elif form.layout == "diffusers":
+        blocks = blocks_of(shapes, below + "0.resnets.")
+    else:
+        blocks = blocks_of(shapes, below + "0.downsamples.") - 1
+    return replace(known[0], width=width, decoder_width=decoder_width, blocks=blocks)
 
 
 def vae_config_at(path: Path, shapes: Mapping[str, Shape], form: Form) -> WanVAEConfig:
