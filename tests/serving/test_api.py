@@ -15,6 +15,7 @@ from mutoscope.serving.keys import FRESH, create_key, revoke_key
 from mutoscope.serving.policy import Policy, Rule
 from mutoscope.serving.shelf import Shelf
 from mutoscope.serving.tasks import _request
+from mutoscope.serving.webhooks import Webhook
 
 Finish = Callable[[Job], None]
 Submit = Callable[..., Job]
@@ -350,6 +351,20 @@ def test_no_url_is_fetched(client: TestClient, url: str) -> None:
     answer = client.post("/v1/videos", json={"prompt": "x", "input_reference": {"image_url": url}})
     assert answer.status_code == 400
     assert error_of(answer)["param"] == "input_reference.image_url"
+
+
+def test_a_webhook_of_a_video_is_one_that_the_server_was_told_of(client: TestClient, desk: Desk) -> None:
+    asked = {"prompt": "x", "webhook_url": "https://hooks.example/mine"}
+    refused = client.post("/v1/videos", json=asked)
+    assert (refused.status_code, error_of(refused)["code"]) == (403, "webhook_not_allowed")
+    desk.webhook = Webhook("", "whsec_" + "A" * 32, ("https://hooks.example",))
+    job = client.post("/v1/videos", json=asked).json()
+    assert "hooks.example" not in str(job)
+    client.post(f"/v1/videos/{job['id']}/cancel")
+    assert [event.url for event in desk.store.due_events()] == ["https://hooks.example/mine"]
+    elsewhere = client.post("/v1/videos", json={**asked, "webhook_url": "http://169.254.169.254/"})
+    assert (elsewhere.status_code, error_of(elsewhere)["param"]) == (403, "webhook_url")
+    assert client.get("/v1/videos").json()["data"] == [client.get(f"/v1/videos/{job['id']}").json()]
 
 
 def test_tenants_cannot_see_each_other(

@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,7 +13,8 @@ import pytest
 
 from mutoscope.errors import InputError
 from mutoscope.serving import webhooks
-from mutoscope.serving.jobs import Event, Job, Store
+from mutoscope.serving.jobs import KEY_WINDOW, Event, Job, QueueLimits, Store, Submission
+from mutoscope.serving.orders import Order
 from mutoscope.serving.webhooks import Webhook, deliver_due, payload, signed_headers
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -69,6 +71,58 @@ def test_a_finished_job_is_told_once(store: Store, submit: Callable[..., Job], r
     assert headers["webhook-id"] == event["id"]
 
 
+def test_a_video_may_name_its_own_receiver(store: Store, order: Order, receiver: Receiver) -> None:
+    for number, url in enumerate(("", receiver.url, "http://127.0.0.1:1/not-allowed")):
+        job, _ = store.submit(Submission("local", order, str(number), webhook=url), QueueLimits())
+        store.cancel("local", job.id)
+    events = store.due_events()
+    assert [event.url for event in events] == ["", receiver.url, "http://127.0.0.1:1/not-allowed"]
+    assert deliver_due(store, Webhook("", SECRET, (receiver.url,))) == 1
+    assert [json.loads(body)["data"]["id"] for _, body in receiver.got] == [events[1].job]
+    assert store.due_events() == []
+
+
+def test_what_nobody_took_is_forgotten_after_a_day(
+    store: Store, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = store.submit(Submission("local", order, "print", webhook="http://a/"), QueueLimits())
+    store.cancel("local", job.id)
+    store.expire()
+    assert store.due_events() != []
+    later = time.time() + KEY_WINDOW + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    store.expire()
+    assert store.due_events() == []
+    store.expire()
+    assert store.connection().execute("SELECT COUNT(*) FROM hooks").fetchone()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "is_let"),
+    [
+        ("https://hooks.example/videos?token=1", True),
+        ("HTTPS://Hooks.Example:443", True),
+        ("http://[::1]:8080/x", True),
+        ("http://hooks.example/", False),
+        ("https://hooks.example:444/", False),
+        ("https://hooks.example.evil/", False),
+        ("https://me@hooks.example/", False),
+        ("https://evil\\@hooks.example/", False),
+        ("https://evil#@hooks.example/", False),
+        ("https://hooks.example /", False),
+        ("https://hooks.example/\n", False),
+        ("https://hooks.example:99999/", False),
+        ("https://[hooks.example/", False),
+        ("file:///etc/passwd", False),
+        ("//hooks.example/", False),
+        ("", False),
+    ],
+)
+def test_where_a_video_may_have_its_end_told(url: str, is_let: bool) -> None:
+    webhook = Webhook("https://other.example/", SECRET, ("https://hooks.example", "http://[::1]:8080"))
+    assert webhook.lets(url) is is_let
+
+
 @pytest.mark.parametrize("status", [500, 404, 302])
 def test_a_failing_receiver_is_tried_again_then_given_up(
     store: Store, submit: Callable[..., Job], receiver: Receiver, status: int, monkeypatch: pytest.MonkeyPatch
@@ -93,8 +147,6 @@ def test_nobody_listening_is_no_error(store: Store, submit: Callable[..., Job]) 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_openai_client_verifies_our_signature() -> None:
-    import time
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from openai import InvalidWebhookSignatureError, OpenAI

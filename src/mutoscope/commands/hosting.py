@@ -62,6 +62,10 @@ def serve(
             metavar="URL", help="Tell this address of finished videos; $MUTOSCOPE_WEBHOOK_SECRET signs."
         ),
     ] = None,
+    allow_webhook: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Where a video's own webhook_url may be: https://HOST."),
+    ] = None,
     database: Database = None,
     objects: Bucket = None,
 ) -> None:
@@ -96,7 +100,9 @@ def serve(
             hosts=tuple(allow_host or ()),
             origins=tuple(allow_origin or ()),
             keep_hours=keep_hours,
-            webhook=None if webhook is None else Webhook(webhook, secret),
+            webhook=Webhook(webhook or "", secret, tuple(allow_webhook or ()))
+            if webhook or allow_webhook
+            else None,
             backend=backend or "",
             database=database or "",
             objects=objects or "",

@@ -19,6 +19,7 @@ from mutoscope.serving.orders import Order
 from mutoscope.serving.policy import Policy
 from mutoscope.serving.protocol import ApiError, video_reply
 from mutoscope.serving.shelf import Shelf
+from mutoscope.serving.webhooks import Webhook
 from mutoscope.weights.card import ModelCard
 
 R = TypeVar("R")
@@ -33,7 +34,8 @@ RANGE = re.compile(r"bytes=(\d{1,18}-(\d{1,18})?|-\d{1,18})(,\s*(\d{1,18}-(\d{1,
 class Desk:
     """Everything the routes work with. Reads and writes of the store run in threads of their own.
 
-    `watchers` counts the streams of events that are open. With `is_relay` another server draws.
+    `watchers` counts the streams of events that are open. With `is_relay` another server draws. `webhook` tells where
+    the ends of videos may be told.
     """
 
     shelf: Shelf
@@ -43,6 +45,7 @@ class Desk:
     limits: QueueLimits = field(default_factory=QueueLimits)
     policy: Policy = field(default_factory=Policy)
     is_relay: bool = False
+    webhook: Webhook | None = None
     reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "read"))
     writes: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "write"))
     bundles: Bundles = field(init=False)

@@ -75,16 +75,30 @@ class Inputs:
         except FileNotFoundError as error:  # deleted a moment ago
             raise unknown_video() from error
 
-    async def submit(self, request: Request, order: Order, fields: dict[str, Any]) -> Response:
-        """Queue the order; `fields` are what was asked, by which a repetition of the request is recognised."""
+    async def submit(
+        self, request: Request, order: Order, fields: dict[str, Any], webhook: str | None
+    ) -> Response:
+        """Queue the order; `fields` are what was asked, by which a repetition of the request is recognised.
+
+        `webhook` is the address that is to be told of its end, None for that of the server.
+        """
         key, is_retry = repetition(request)
+        if webhook is not None and (self.desk.webhook is None or not self.desk.webhook.lets(webhook)):
+            raise ApiError(
+                403,
+                "webhook_not_allowed",
+                "This server does not send there; start it with --allow-webhook and the address's origin.",
+                "webhook_url",
+            )
         refusal = await asyncio.to_thread(judge, self.desk.policy, "queue", order)
         if refusal is not None:
             status = 400 if refusal.code == "moderation_blocked" else 503
             raise ApiError(status, refusal.code, refusal.reason, "prompt" if status == 400 else None)
         if self.token:
             await asyncio.to_thread(self.desk.shelf.send, self.desk.shelf.inputs(self.token))
-        asked = Submission(tenant_of(request), order, orders.fingerprint(fields), key, is_retry)
+        asked = Submission(
+            tenant_of(request), order, orders.fingerprint(fields), key, is_retry, webhook or ""
+        )
         try:
             job, self.is_kept = await self.desk.write(self.desk.store.submit, asked, self.desk.limits)
         except QueueFull as error:

@@ -58,6 +58,7 @@ CREATE TABLE IF NOT EXISTS events (
   id TEXT PRIMARY KEY, type TEXT NOT NULL, job TEXT NOT NULL, created_at INTEGER NOT NULL,
   tries INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL,
   delivered INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS hooks (job TEXT PRIMARY KEY, url TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (
   id TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, name TEXT NOT NULL,
   created_at INTEGER NOT NULL, revoked_at INTEGER) WITHOUT ROWID;
@@ -94,24 +95,29 @@ class Character:
 
 @dataclass(frozen=True)
 class Event:
-    """Something to tell a webhook."""
+    """Something to tell a webhook: that of `url`, or the server's own ("")."""
 
     id: str
     type: str
     job: str
     created_at: int
     tries: int
+    url: str = ""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A request to queue an order: who asks, its fingerprint, and how a repetition of it is recognised."""
+    """A request to queue an order: who asks, its fingerprint, and how a repetition of it is recognised.
+
+    `webhook` is told of its end in the place of the server's own.
+    """
 
     tenant: str
     order: Order
     fingerprint: str
     key: str | None = None
     is_retry: bool = False
+    webhook: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,8 @@ class Store:
                     " fingerprint = excluded.fingerprint, job = excluded.job, created_at = excluded.created_at",
                     row,
                 )
+            if asked.webhook:
+                db.execute("INSERT INTO hooks VALUES (?, ?)", (identifier, asked.webhook))
             job = _job(db.execute("SELECT * FROM jobs WHERE id = ?", (identifier,)).fetchone())
         return job, True
 
@@ -385,7 +393,11 @@ class Store:
         now = time.time()
         with self.transaction() as db:
             db.execute("DELETE FROM idempotency WHERE created_at < ?", (now - KEY_WINDOW,))
-            db.execute("DELETE FROM events WHERE delivered = 1 AND created_at < ?", (now - KEY_WINDOW,))
+            db.execute("DELETE FROM events WHERE created_at < ?", (now - KEY_WINDOW,))
+            db.execute(
+                "DELETE FROM hooks WHERE job NOT IN (SELECT job FROM events WHERE delivered = 0)"
+                " AND job NOT IN (SELECT id FROM jobs WHERE status IN ('queued', 'in_progress'))"
+            )
             rows = db.execute("DELETE FROM jobs WHERE expires_at <= ? RETURNING *", (now,)).fetchall()
             return [_job(row) for row in rows]
 
@@ -467,10 +479,12 @@ class Store:
     def due_events(self) -> list[Event]:
         """Undelivered events whose time has come, oldest first."""
         rows = self.connection().execute(
-            "SELECT * FROM events WHERE delivered = 0 AND next_at <= ? ORDER BY created_at, next_at LIMIT 50",
+            "SELECT events.*, COALESCE(hooks.url, '') AS url FROM events LEFT JOIN hooks ON hooks.job = events.job"
+            " WHERE delivered = 0 AND next_at <= ? ORDER BY created_at, next_at LIMIT 50",
             (time.time(),),
         )
-        return [Event(row["id"], row["type"], row["job"], row["created_at"], row["tries"]) for row in rows]
+        names = ("id", "type", "job", "created_at", "tries", "url")
+        return [Event(**{name: row[name] for name in names}) for row in rows]
 
     def settle_event(self, event: Event, delivered: bool, next_at: float) -> None:
         """Record a try: delivered (or given up), or to be tried again at `next_at`."""

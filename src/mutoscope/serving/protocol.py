@@ -208,6 +208,9 @@ class Knobs(Strict):
     guidance_interval: Interval | None = None
     guidance_rescale: Share | None = None
     step_cache: Share | None = None
+    webhook_url: (
+        Annotated[str, Field(max_length=2000, json_schema_extra={"pattern": "^https?://[A-Za-z0-9]"})] | None
+    ) = None
 
 
 class StoryCard(Strict):

@@ -53,7 +53,7 @@ class ServeConfig:
     """How to serve. `hosts` and `origins` are let in beside this machine's own names.
 
     `workers` processes each load the model onto `device` (None: the best there is). Finished videos are kept
-    for `keep_hours` (None: until they are deleted). `webhook` is told of every finished video. With a `backend`
+    for `keep_hours` (None: until they are deleted). `webhook` is told of finished videos. With a `backend`
     its model of this name ("": the first) draws, and each worker waits for one video at a time. `database` is the
     URL of a PostgreSQL and `objects` an s3://BUCKET for workers on other machines ("": files in `data`).
     """
@@ -142,7 +142,7 @@ async def _run(
 ) -> None:
     door = Door(Keyring(store), _hosts(config), config.origins)
     policy, is_relay = read_policy(shelf.policy), bool(config.backend)
-    desk = Desk(shelf, store, model_card, door, config.limits, policy, is_relay)
+    desk = Desk(shelf, store, model_card, door, config.limits, policy, is_relay, config.webhook)
     app = build(desk)
     crew = Crew(config, shelf, store)
     server = uvicorn.Server(

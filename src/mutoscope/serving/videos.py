@@ -83,7 +83,9 @@ async def create_video(request: Request) -> Response:
             order, inputs=inputs.token, first_picture=first is not None, last_picture=last is not None
         )
         files = [None if data is None else hashlib.sha256(data).hexdigest() for data in (first, last)]
-        return await inputs.submit(request, order, {"create": _as_asked(asked), "files": files})
+        return await inputs.submit(
+            request, order, {"create": _as_asked(asked), "files": files}, asked.webhook_url
+        )
 
 
 async def _create_storyboard(
@@ -114,7 +116,9 @@ async def _create_storyboard(
                 inputs.link_video(await finished_job_of(request, asked_card.clip), card.clip)
         text = json.dumps(to_dict(board), ensure_ascii=False)
         order = replace(order, inputs=inputs.token, storyboard=text, expanded="")
-        return await inputs.submit(request, order, {"create": _as_asked(asked), "files": []})
+        return await inputs.submit(
+            request, order, {"create": _as_asked(asked), "files": []}, asked.webhook_url
+        )
 
 
 def _board(story: Story, order: Order, is_expanded: bool) -> Storyboard:
@@ -165,7 +169,9 @@ async def remix_video(request: Request, video_id: str) -> Response:
                 inputs=inputs.token,
                 source=source.id,
             )
-            return await inputs.submit(request, order, {"remix": video_id, "asked": _as_asked(asked)})
+            return await inputs.submit(
+                request, order, {"remix": video_id, "asked": _as_asked(asked)}, asked.webhook_url
+            )
     if source.order.storyboard:
         raise ApiError(
             409,
@@ -186,7 +192,9 @@ async def remix_video(request: Request, video_id: str) -> Response:
         order = replace(order, negative=base.negative)
     async with Inputs(desk, desk.shelf.copy_inputs(source.order.inputs)) as inputs:
         order = replace(order, inputs=inputs.token)
-        return await inputs.submit(request, order, {"remix": video_id, "asked": _as_asked(asked)})
+        return await inputs.submit(
+            request, order, {"remix": video_id, "asked": _as_asked(asked)}, asked.webhook_url
+        )
 
 
 async def extend_video(request: Request) -> Response:
@@ -232,7 +240,9 @@ async def extend_video(request: Request) -> Response:
                 f"The whole would last {spoken(order.seconds)} s, more than {LONGEST:g} s.",
                 "seconds",
             )
-        return await inputs.submit(request, order, {"extend": _as_asked(asked), "file": digest})
+        return await inputs.submit(
+            request, order, {"extend": _as_asked(asked), "file": digest}, asked.webhook_url
+        )
 
 
 async def edit_video(request: Request) -> Response:
@@ -251,7 +261,9 @@ async def edit_video(request: Request) -> Response:
             inputs=inputs.token,
             source=asked.video.id if asked.video else "",
         )
-        return await inputs.submit(request, order, {"edit": _as_asked(asked), "file": digest})
+        return await inputs.submit(
+            request, order, {"edit": _as_asked(asked), "file": digest}, asked.webhook_url
+        )
 
 
 async def _source(
