@@ -92,6 +92,22 @@ def test_long_prompts_keep_their_end_mark_and_tell_what_is_lost() -> None:
     assert cleaned(" a\n\tred &lt;b&gt;  ball ") == "a red <b> ball"
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),  # as ftfy 6.3 mends them
+    [
+        ("a cat\u2019s \u201chat\u201d", 'a cat\'s "hat"'),
+        ("l&rsquo;\u00e9t\u00e9", "l'\u00e9t\u00e9"),
+        ("\u8272\u8c03\uff0c\u9759\u6001 \uff21\u3000\uff15\uff10\uff05", "\u8272\u8c03,\u9759\u6001 A 50%"),
+        ("\ufb01re and \ufb02ame", "fire and flame"),
+        ("cafe\u0301 x\x07y", "caf\u00e9 xy"),
+        ("<b> &rsquo;", "<b> \u2019"),
+        ("a \u2013 b \u2026", "a \u2013 b \u2026"),
+    ],
+)
+def test_prompts_are_mended_as_before_training(written: str, read: str) -> None:
+    assert cleaned(written) == read
+
+
 @torch.no_grad()
 def test_pictures_become_the_tokens_of_the_last_layer_but_one() -> None:
     pytest.importorskip("transformers")

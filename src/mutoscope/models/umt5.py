@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,17 @@ from torch import Tensor, nn
 from mutoscope.errors import InputError
 
 MAX_TOKENS = 512
+MENDED = (
+    dict.fromkeys([0x2BC, *range(0x2018, 0x201C)], "'")
+    | dict.fromkeys(range(0x201C, 0x2020), '"')
+    | {
+        code: unicodedata.normalize("NFKC", chr(code))
+        for code in (*range(0xFB00, 0xFB07), *range(0xFF01, 0xFFF0))
+    }
+    | dict.fromkeys([*range(9), 11, *range(14, 32), 0x7F, 0xFEFF, *range(0xFFF9, 0xFFFD)])
+)
+"""What becomes of single characters of a prompt; None drops them."""
+
 REMEMBERED = 64  # prompts whose embeddings are kept, so that the negative one is encoded once
 
 
@@ -113,5 +125,11 @@ class UMT5Text:
 
 
 def cleaned(prompt: str) -> str:
-    """Entities of HTML resolved (twice, as Wan does), runs of white space made one space."""
-    return " ".join(html.unescape(html.unescape(prompt)).split())
+    """As Wan's authors clean it: entities of HTML resolved (twice), runs of white space made one space.
+
+    Before that they mend the text with ftfy, which makes curly quotes straight, letters and marks of full width and
+    ligatures plain, and drops control characters; so does this, by the table MENDED.
+    """
+    mended = (prompt if "<" in prompt else html.unescape(prompt)).translate(MENDED)
+    text = unicodedata.normalize("NFC", mended)
+    return " ".join(html.unescape(html.unescape(text)).split())
