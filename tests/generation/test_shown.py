@@ -99,6 +99,28 @@ def test_a_first_frame_in_place_gives_what_diffusers_pipeline_gives(tmp_path: Pa
     assert psnr(found, their_latents(pipeline, model, request, image=Image.open(image))) >= 60
 
 
+def test_frames_known_from_before_are_shown_clean_as_in_training(tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    told = {"_class_name": "WanPipeline", "expand_timesteps": True}
+    dit = diffusers.WanTransformer3DModel(**DIT)
+    model = load(write_model(tmp_path / "ti2v", told, transformer=dit))
+    recipe = resolve(model, Request(PROMPT, negative="the box", **SIZE))
+    known = Condition(torch.randn(1, 4, 3, 6, 4), torch.tensor([[True, False, False]]))
+    clean = sample(model, [recipe], condition=known).latent_BCTHW
+    assert torch.equal(sample(model, [recipe], condition=replace(known, sigma=0.05)).latent_BCTHW, clean)
+    assert torch.equal(clean[:, :, :1], known.latent_BCTHW[:, :, :1])
+
+
+def test_a_clip_of_several_windows_is_refused_by_a_model_of_prompts(tmp_path: Path) -> None:
+    """Before the first one is made, which takes hours at full size."""
+    told = {"_class_name": "WanPipeline"}
+    dit = diffusers.WanTransformer3DModel(**DIT)
+    model = load(write_model(tmp_path / "t2v", told, transformer=dit))
+    assert resolve(model, Request(PROMPT, **SIZE | {"frames": 161})).frames == 161
+    with pytest.raises(InputError, match="at most 161 frames; ask for 162"):
+        resolve(model, Request(PROMPT, **SIZE | {"frames": 162}))
+
+
 def vace_model(folder: Path) -> tuple[Any, Any]:
     torch.manual_seed(7)
     sizes = {"vace_layers": [0, 1], "vace_in_channels": 4 + 4 + 64}

@@ -14,6 +14,7 @@ from torch import Tensor
 from mutoscope import __version__
 from mutoscope.config import to_dict
 from mutoscope.diffusion.sampler import OnStep
+from mutoscope.errors import InputError
 from mutoscope.generation import conditions
 from mutoscope.generation.choice import after_trials, choose, refuse_to_choose_blindly, usual_candidates
 from mutoscope.generation.groups import groups
@@ -35,6 +36,7 @@ from mutoscope.generation.sampling import (
     integrate,
     sample,
 )
+from mutoscope.generation.shown import sees_frames
 from mutoscope.generation.windows import HISTORY_NOISE, counted, following, part_of, spans, window, windows_of
 from mutoscope.video import STREAMS, Video, VideoWriter
 from mutoscope.weights.store import Model
@@ -108,8 +110,19 @@ def resolve(model: Model, request: Request, whole: bool = True) -> Recipe:
         recipe = replace(recipe, candidates=usual_candidates(model, recipe))
     else:
         refuse_to_choose_blindly(model, request.candidates)
+    refuse_windows_that_cannot_be_joined(model, recipe)
     refuse_what_does_not_fit(model, recipe, whole)
     return recipe
+
+
+def refuse_windows_that_cannot_be_joined(model: Model, recipe: Recipe) -> None:
+    """Raise InputError for a clip of several windows by a model that cannot know the end of the one before."""
+    if windows_of(model, recipe) > 1 and not sees_frames(model):
+        longest = 1 + model.vae.strides[0] * (window(model) - 1)
+        raise InputError(
+            f"{model.card.name} makes clips of prompts alone, of at most {longest} frames; ask for {recipe.frames} "
+            "of Wan's TI2V, I2V or VACE."
+        )
 
 
 def roll(

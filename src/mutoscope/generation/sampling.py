@@ -81,6 +81,9 @@ def sample(
     elif condition is None:
         condition = conditions.together([conditions.of_recipe(model.vae, recipe, grid) for recipe in recipes])
 
+    if isinstance(model.process, FixedShift):
+        condition = replace(condition, sigma=0.0)  # Wan's TI2V was shown clean frames only
+
     @lru_cache(maxsize=1)
     def fresh(step: int) -> Tensor:
         noise_BCTHW = address_noise(model, recipes, grid, frame0 + step * STEP_APART)

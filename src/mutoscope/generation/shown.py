@@ -104,13 +104,20 @@ def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condit
 
 def refuse_pictures(model: Model, recipes: Sequence[Recipe], condition: Condition | None) -> None:
     """Raise InputError when a model that was trained on prompts alone is given known frames."""
-    if not isinstance(model.process, FixedShift) or model.process.known_frames:
+    if sees_frames(model):
         return
     given = any(recipe.image or recipe.last_image or recipe.at for recipe in recipes)
     if given or (condition is not None and bool(condition.mask_BT.any())):
         raise InputError(
             f"{model.card.name} makes clips of prompts alone; take Wan's TI2V, I2V, FLF2V or VACE for pictures."
         )
+
+
+def sees_frames(model: Model) -> bool:
+    """Whether a model can be told frames of its clip, in their place or beside."""
+    dit: nn.Module = one_of(model.dit)
+    trained = not isinstance(model.process, FixedShift) or model.process.known_frames
+    return trained or isinstance(dit, ImageDiT | VaceDiT)
 
 
 def of_recipe(recipe: Recipe, grid: Grid) -> Known:
