@@ -239,3 +239,19 @@ def test_a_model_with_a_tensor_too_few_is_not_imported_and_not_sound(
     with pytest.raises(InputError, match=rf"1 missing: {lost}"):
         verify(folder)
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["diffusion_model.blocks.0.self_attn.q.lora_down.weight", "lora_unet_blocks_0_ffn_0.lora_up.weight"],
+)
+def test_a_lora_beside_the_model_is_no_part_of_it(t2v: Path, tmp_path: Path, key: str) -> None:
+    """As in the repositories of lightx2v."""
+    folder = tmp_path / "copy"
+    shutil.copytree(t2v, folder)
+    (folder / "loras").mkdir()
+    save_file({key: torch.zeros(2, 2)}, folder / "loras" / "distill_rank32.safetensors")
+    assert survey(folder).dit.parent.name == "transformer"
+    save_file({"conv.weight": torch.zeros(2, 2)}, folder / "loras" / "upscaler.safetensors")
+    with pytest.raises(InputError, match=r"upscaler.safetensors is no part of the model"):
+        survey(folder)

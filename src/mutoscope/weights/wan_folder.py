@@ -8,6 +8,7 @@ read when a prompt comes and let go after, so it and the transformer never sum u
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from mutoscope.weights.wan_settings import SETTINGS, name_of
 DEPTH = 2  # folders below the model in which its files are looked for, as google/umt5-xxl
 LOW = ("transformer_2", "low_noise")
 TOKENIZER = "tokenizer.json"
+LORA = re.compile(r"(?:^|\.)lora[._](?:A|B|up|down|unet|transformer)\b|^lora_")
 OTHER_TOKENIZER = "roberta"  # of CLIP's text half, which Wan's own folders hold and nobody reads
 
 
@@ -94,7 +96,12 @@ def survey(folder: Path) -> Parts:
     found: dict[str, list[Path]] = {"dit": [], "low": [], "vae": [], "umt5": [], "clip": []}
     for unit in units(folder):
         shapes = read_shapes(unit)
-        part: str = encoder_kind(shapes) or detect(shapes).part
+        if any(LORA.search(key) for key in shapes):
+            continue  # lies beside the model, and is added with --lora
+        try:
+            part: str = encoder_kind(shapes) or detect(shapes).part
+        except InputError as error:
+            raise InputError(f"{unit} is no part of the model: {error}") from error
         low = part == "dit" and any(word in unit.relative_to(folder).as_posix() for word in LOW)
         found["low" if low else part].append(unit)
     for part, places in found.items():
