@@ -274,6 +274,34 @@ def test_the_clients_keyless_retry_makes_one_job(client: TestClient, desk: Desk)
     assert other["id"] not in ids
 
 
+@pytest.mark.parametrize(
+    "headers", [{"idempotency-key": "mine"}, {"x-stainless-retry-count": "1"}], ids=["key", "retry"]
+)
+def test_characters_and_files_are_made_once_too(
+    client: TestClient, desk: Desk, submit: Submit, finish: Finish, headers: dict[str, str]
+) -> None:
+    job = submit()
+    finish(job)
+    asked = {"name": "Rolf", "video": {"id": job.id}}
+
+    def character(name: str) -> Any:
+        return client.post("/v1/videos/characters", json={**asked, "name": name}, headers=headers)
+
+    def file(content: bytes) -> Any:
+        sent = {"files": {"file": ("a.png", content)}, "data": {"purpose": "vision"}}
+        return client.post("/v1/files", headers={**headers, "idempotency-key": "f"}, **sent)
+
+    assert len({character("Rolf").json()["id"] for _ in range(3)}) == 1
+    assert len(list((desk.shelf.root / "characters").iterdir())) == 1
+    assert client.post("/v1/videos/characters", json=asked).status_code == 200
+    assert len(list((desk.shelf.root / "characters").iterdir())) == 2
+    assert len({file(b"x").json()["id"] for _ in range(3)}) == 1
+    assert file(b"y").status_code == 422
+    if "idempotency-key" in headers:
+        assert error_of(character("Anna"))["code"] == "idempotency_key_reused"
+        assert len(list((desk.shelf.root / "characters").iterdir())) == 2
+
+
 def test_a_remix_takes_everything_but_the_words(client: TestClient, submit: Submit, finish: Finish) -> None:
     job = submit(negative="fog", seed=11, steps=9)
     assert client.post(f"/v1/videos/{job.id}/remix", json={"prompt": "y"}).status_code == 409
@@ -544,8 +572,9 @@ def test_head_is_get_without_a_body(client: TestClient, submit: Submit, finish: 
             assert told.headers.get(name) == got.headers.get(name)
 
 
-def test_every_answer_has_an_id_of_its_own(client: TestClient) -> None:
-    answers = [client.get(path) for path in ("/v1/videos", "/v1/videos/video_x", "/v1/nothing", "/health")]
+def test_every_answer_but_a_refusal_has_an_id_of_its_own(client: TestClient) -> None:
+    assert "x-request-id" not in client.get("/v1/videos/video_x").headers
+    answers = [client.get(path) for path in ("/v1/videos", "/v1/models", "/metrics", "/")]
     ids = {answer.headers["x-request-id"] for answer in answers}
     assert len(ids) == len(answers)
 

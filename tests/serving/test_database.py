@@ -17,7 +17,7 @@ from mutoscope.errors import InputError
 from mutoscope.serving import database, jobs, worker
 from mutoscope.serving.bundles import Asked, Bundles
 from mutoscope.serving.database import Unreachable, open_database
-from mutoscope.serving.jobs import Job, Store
+from mutoscope.serving.jobs import Character, Job, Store
 from mutoscope.serving.processes import owner_of
 from mutoscope.serving.shelf import Shelf
 
@@ -202,7 +202,7 @@ def test_batches_and_files_are_kept_there_too(postgres: str, submit_to: Callable
 def test_a_nul_in_a_name_is_no_error(postgres: str) -> None:
     store = Store(postgres)
     assert store.get("a", "video\0") is None
-    assert store.add_character("a", "char_1", "A\0B").id == "char_1"
+    assert store.add_character("a", Character("char_1", "A\0B", 0), ("print", None, False)).id == "char_1"
     kept = store.character("a", "char_1")
     assert kept is not None
     assert kept.name == "A\ufffdB"

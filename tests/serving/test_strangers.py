@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import Gate
-from mutoscope.serving.jobs import Job
+from mutoscope.serving.jobs import Character, Job
 from mutoscope.serving.keys import create_key
 
 PATHS = [
@@ -181,7 +181,7 @@ def test_what_is_foreign_is_answered_as_what_is_unknown(
     finish(finished)
     waiting, ended = submit("ann"), submit("ann")
     desk.store.cancel("ann", ended.id)
-    desk.store.add_character("ann", "char_" + "a" * 32, "Ann")
+    desk.store.add_character("ann", Character("char_" + "a" * 32, "Ann", 0), ("print", None, False))
     video = [finished.id, waiting.id, ended.id]
     reference = '{"prompt": "x", "seconds": "1", "video": {"id": "%s"}}'
     asked = [

@@ -50,8 +50,11 @@ async def create_file(request: Request) -> FileReply:
         raise ApiError(413, "file_too_large", f"A file has at most {FILE_BYTES} bytes; make several.", "file")
     name = "".join(letter for letter in file.filename or "" if letter.isprintable())[-NAME_CHARACTERS:]
     content = await file.read()
-    asked = (tenant_of(request), name or "file.jsonl", content, purpose)
-    return await desk.write(desk.bundles.add_file, *asked)
+    asked = (tenant_of(request), name or "file.jsonl", content, purpose, *repetition(request))
+    try:
+        return await desk.write(desk.bundles.add_file, *asked)
+    except KeyReused as error:
+        raise key_reused() from error
 
 
 async def list_files(

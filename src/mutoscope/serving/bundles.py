@@ -5,6 +5,7 @@ job and its record finds the same job again. A batch has at most AT_ONCE jobs in
 video does not wait for all of a batch.
 """
 
+import hashlib
 import json
 import secrets
 import time
@@ -14,7 +15,16 @@ from typing import Any, Literal
 
 from mutoscope.serving import orders
 from mutoscope.serving.database import Connection, Row
-from mutoscope.serving.jobs import KEY_WINDOW, RETRY_WINDOW, Job, KeyReused, Store, announce
+from mutoscope.serving.jobs import (
+    KEY_WINDOW,
+    RETRY_WINDOW,
+    Job,
+    KeyReused,
+    Store,
+    announce,
+    made_before,
+    remember,
+)
 from mutoscope.serving.protocol import (
     BatchCounts,
     BatchFault,
@@ -108,10 +118,25 @@ class Bundles:
 
     # --- files --------------------------------------------------------------------------------------
 
-    def add_file(self, tenant: str, filename: str, content: bytes, purpose: str = "batch") -> FileReply:
-        with self.store.transaction() as db:
-            identifier = _keep(db, tenant, purpose, filename, content)
-        found = self.file(tenant, identifier)
+    def add_file(
+        self,
+        tenant: str,
+        filename: str,
+        content: bytes,
+        purpose: str = "batch",
+        key: str | None = None,
+        is_retry: bool = False,
+    ) -> FileReply:
+        """Keep a file, or return the one that the same request made before. Raises KeyReused."""
+        digest = hashlib.sha256(content).hexdigest()
+        same = orders.fingerprint({"file": filename, "purpose": purpose, "sha256": digest})
+        with self.store.database.transaction("file") as db:
+            earlier = made_before(db, tenant, same, key, is_retry)
+            found = None if earlier is None else self.file(tenant, earlier)
+            if found is None:
+                identifier = _keep(db, tenant, purpose, filename, content)
+                remember(db, tenant, same, key, identifier)
+                found = self.file(tenant, identifier)
         assert found is not None
         return found
 

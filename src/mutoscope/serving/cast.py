@@ -1,12 +1,17 @@
 """Characters: clips of somebody, kept under a name."""
 
+import asyncio
 import os
 import secrets
+import shutil
+import time
 
 from fastapi import Request
 
-from mutoscope.serving.desk import desk_of, finished_job_of, tenant_of
+from mutoscope.serving import orders
+from mutoscope.serving.desk import desk_of, finished_job_of, key_reused, repetition, tenant_of
 from mutoscope.serving.inputs import Inputs
+from mutoscope.serving.jobs import Character, KeyReused
 from mutoscope.serving.protocol import ApiError, CharacterReply, CreateCharacter, character_reply
 from mutoscope.serving.receive import receive
 
@@ -17,15 +22,26 @@ async def create_character(request: Request) -> CharacterReply:
     received.only_files("video")
     asked = received.parse(CreateCharacter)
     identifier = f"char_{secrets.token_hex(16)}"
+    key, is_retry = repetition(request)
+    home, kept = desk.shelf.character(identifier), False
     async with Inputs(desk) as inputs:
         if asked.video is not None:
             inputs.link_video(await finished_job_of(request, asked.video.id))
+            shown = asked.video.id
         else:
-            await inputs.add_video(received)
-        home = desk.shelf.character(identifier)
+            _, shown = await inputs.add_video(received)
         home.parent.mkdir(parents=True, exist_ok=True)
         os.replace(desk.shelf.inputs(inputs.token), home)
-    character = await desk.write(desk.store.add_character, tenant_of(request), identifier, asked.name)
+    same = (orders.fingerprint({"character": asked.name, "video": shown}), key, is_retry)
+    try:
+        made = Character(identifier, asked.name, int(time.time()))
+        character = await desk.write(desk.store.add_character, tenant_of(request), made, same)
+        kept = character.id == identifier
+    except KeyReused as error:
+        raise key_reused() from error
+    finally:
+        if not kept:
+            await asyncio.to_thread(shutil.rmtree, home, True)
     return character_reply(character)
 
 

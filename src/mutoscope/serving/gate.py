@@ -83,7 +83,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
 
-        named, is_over = (b"x-request-id", f"req_{secrets.token_hex(16)}".encode()), False
+        is_over = False
 
         async def answer(message: Message) -> None:
             nonlocal is_over
@@ -91,7 +91,12 @@ class Gate:
                 return
             if message["type"] == "http.response.start":
                 self.door.answers[(scope["method"], message["status"])] += 1
-                message = {**message, "headers": [*message["headers"], named, *SECURITY_HEADERS]}
+                headers = [*message["headers"], *SECURITY_HEADERS]
+                if (
+                    message["status"] < 400
+                ):  # refusals for foreign and for unknown ids are the same to the byte
+                    headers.append((b"x-request-id", f"req_{secrets.token_hex(16)}".encode()))
+                message = {**message, "headers": headers}
             await send(message)
             if scope["method"] == "HEAD":  # it is answered as a GET is, without what comes after the head
                 is_over = True

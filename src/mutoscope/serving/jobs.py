@@ -44,7 +44,6 @@ CREATE TABLE IF NOT EXISTS jobs (
   owner TEXT, lease_until REAL);
 CREATE INDEX IF NOT EXISTS by_turn ON jobs (status, tenant, number);
 CREATE INDEX IF NOT EXISTS by_tenant ON jobs (tenant, number);
-CREATE INDEX IF NOT EXISTS by_print ON jobs (tenant, fingerprint);
 CREATE TABLE IF NOT EXISTS idempotency (
   tenant TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, job TEXT NOT NULL,
   created_at REAL NOT NULL, PRIMARY KEY (tenant, key)) WITHOUT ROWID;
@@ -120,6 +119,10 @@ class Submission:
     webhook: str = ""
 
 
+Repetition = tuple[str, str | None, bool]
+"""A request's fingerprint, its idempotency key, and whether the client says that it sends it again."""
+
+
 @dataclass(frozen=True)
 class QueueLimits:
     """Queued and running jobs, of one tenant and of all."""
@@ -156,7 +159,8 @@ class Store:
         Raises QueueFull, and KeyReused for a key that named another request.
         """
         with self.database.transaction("submit") as db:
-            earlier = self._earlier(db, asked)
+            same = (asked.tenant, asked.fingerprint, asked.key, asked.is_retry)
+            earlier = _first(db.execute("SELECT * FROM jobs WHERE id = ?", (made_before(db, *same),)))
             if earlier is not None:
                 return earlier, False
             active = "SELECT COUNT(*) FROM jobs WHERE status IN ('queued', 'in_progress')"
@@ -177,38 +181,11 @@ class Store:
                     max(int(time.time()), last["created_at"] if last is not None else 0),
                 ),
             )
-            if asked.key is not None:
-                row = (asked.tenant, asked.key, asked.fingerprint, identifier, time.time())
-                db.execute(
-                    "INSERT INTO idempotency VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant, key) DO UPDATE SET"
-                    " fingerprint = excluded.fingerprint, job = excluded.job, created_at = excluded.created_at",
-                    row,
-                )
+            remember(db, asked.tenant, asked.fingerprint, asked.key, identifier)
             if asked.webhook:
                 db.execute("INSERT INTO hooks VALUES (?, ?)", (identifier, asked.webhook))
             job = _job(db.execute("SELECT * FROM jobs WHERE id = ?", (identifier,)).fetchone())
         return job, True
-
-    def _earlier(self, db: Connection, asked: Submission) -> Job | None:
-        if asked.key is not None:
-            row = db.execute(
-                "SELECT fingerprint, job FROM idempotency WHERE tenant = ? AND key = ? AND created_at > ?",
-                (asked.tenant, asked.key, time.time() - KEY_WINDOW),
-            ).fetchone()
-            if row is None:
-                return None
-            if row["fingerprint"] != asked.fingerprint:
-                raise KeyReused
-            return _first(db.execute("SELECT * FROM jobs WHERE id = ?", (row["job"],)))
-        if not asked.is_retry:
-            return None
-        return _first(
-            db.execute(
-                "SELECT * FROM jobs WHERE tenant = ? AND fingerprint = ? AND created_at >= ?"
-                " ORDER BY number DESC LIMIT 1",
-                (asked.tenant, asked.fingerprint, time.time() - RETRY_WINDOW),
-            )
-        )
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -465,11 +442,15 @@ class Store:
 
     # --- characters and events --------------------------------------------------------------------
 
-    def add_character(self, tenant: str, identifier: str, name: str) -> Character:
-        created_at = int(time.time())
-        with self.transaction() as db:
-            db.execute("INSERT INTO characters VALUES (?, ?, ?, ?)", (identifier, tenant, name, created_at))
-        return Character(identifier, name, created_at)
+    def add_character(self, tenant: str, character: Character, same: Repetition) -> Character:
+        """Keep a character, or return the one that the same request made before. Raises KeyReused."""
+        with self.database.transaction("character") as db:
+            earlier = made_before(db, tenant, *same)
+            if earlier is None:
+                row = (character.id, tenant, character.name, character.created_at)
+                db.execute("INSERT INTO characters VALUES (?, ?, ?, ?)", row)
+                remember(db, tenant, *same[:2], character.id)
+        return character if earlier is None else self.character(tenant, earlier) or character
 
     def character(self, tenant: str, identifier: str) -> Character | None:
         query = "SELECT * FROM characters WHERE id = ? AND tenant = ?"
@@ -503,6 +484,39 @@ class Store:
     def transaction(self) -> AbstractContextManager[Connection]:
         """A transaction that writes, whole or not at all."""
         return self.database.transaction()
+
+
+def made_before(db: Connection, tenant: str, fingerprint: str, key: str | None, is_retry: bool) -> str | None:
+    """The id of what the same request made: under its key, or, as the client's own retry, of an equal one.
+
+    Raises KeyReused for a key that named another request.
+    """
+    if key is None and not is_retry:
+        return None
+    row = db.execute(
+        "SELECT fingerprint, job FROM idempotency WHERE tenant = ? AND key = ? AND created_at > ?",
+        (tenant, key or _unnamed(fingerprint), time.time() - (KEY_WINDOW if key else RETRY_WINDOW)),
+    ).fetchone()
+    if row is None:
+        return None
+    if row["fingerprint"] != fingerprint:
+        raise KeyReused
+    made: str = row["job"]
+    return made
+
+
+def remember(db: Connection, tenant: str, fingerprint: str, key: str | None, identifier: str) -> None:
+    """Note what a request made, as part of the transaction that makes it."""
+    db.execute(
+        "INSERT INTO idempotency VALUES (?, ?, ?, ?, ?) ON CONFLICT (tenant, key) DO UPDATE SET"
+        " fingerprint = excluded.fingerprint, job = excluded.job, created_at = excluded.created_at",
+        (tenant, key or _unnamed(fingerprint), fingerprint, identifier, time.time()),
+    )
+
+
+def _unnamed(fingerprint: str) -> str:
+    """What stands for the key of a request without one: no header begins with a space."""
+    return f" {fingerprint}"
 
 
 def announce(db: Connection, kind: str, job: str) -> None:
