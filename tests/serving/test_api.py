@@ -288,8 +288,12 @@ def test_characters_and_files_are_made_once_too(
         return client.post("/v1/videos/characters", json={**asked, "name": name}, headers=headers)
 
     def file(content: bytes) -> Any:
-        sent = {"files": {"file": ("a.png", content)}, "data": {"purpose": "vision"}}
-        return client.post("/v1/files", headers={**headers, "idempotency-key": "f"}, **sent)
+        return client.post(
+            "/v1/files",
+            headers={**headers, "idempotency-key": "f"},
+            files={"file": ("a.png", content)},
+            data={"purpose": "vision"},
+        )
 
     assert len({character("Rolf").json()["id"] for _ in range(3)}) == 1
     assert len(list((desk.shelf.root / "characters").iterdir())) == 1
@@ -585,3 +589,10 @@ def test_a_model_by_each_of_its_names(client: TestClient, desk: Desk) -> None:
         assert client.get(f"/v1/models/{name}").json() == model
     unknown = client.get("/v1/models/gpt-4")
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
+
+
+def test_a_loop_that_is_too_short_is_not_queued(client: TestClient) -> None:
+    asked = {"prompt": "x", "fps": 8, "loop": True}
+    refused = client.post("/v1/videos", json={**asked, "seconds": "0.875"})
+    assert (refused.status_code, error_of(refused)["code"]) == (409, "too_short")
+    assert client.post("/v1/videos", json={**asked, "seconds": "1"}).status_code == 200

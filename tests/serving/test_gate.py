@@ -1,6 +1,9 @@
 """The door: requests that never arrive are cut off, slow but steady ones are not."""
 
+import asyncio
+import contextlib
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +14,8 @@ import pytest
 import uvicorn
 
 from mutoscope.errors import InputError
-from mutoscope.serving import gate
+from mutoscope.serving import gate, server
+from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import PunctualProtocol, _hostname
 from mutoscope.serving.server import ServeConfig, _hosts, serve
 from mutoscope.serving.shelf import alone
@@ -200,3 +204,32 @@ def test_one_server_for_one_folder_and_one_port(tmp_path: Path) -> None:
         pytest.raises(InputError, match="choose another port"),
     ):
         serve(replace(config, port=taken.getsockname()[1]))
+
+
+def test_the_house_is_kept_again_when_there_is_space(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries, mended = [0], [0]
+
+    def rescue() -> int:
+        tries[0] += 1
+        if tries[0] <= 3:
+            raise sqlite3.OperationalError("database or disk is full")
+        return 0
+
+    class Hands:
+        def mend(self) -> None:
+            mended[0] += 1
+
+    async def keep_house() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server._keep_house(desk, Hands()), 4)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(server, "PAUSE", 0.01)
+    monkeypatch.setattr(desk.store, "rescue", rescue)
+    asyncio.run(keep_house())
+    assert mended[0] > 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot keep house: database or disk is full"
+    ] * 3
+    assert all(record.exc_info is None for record in caplog.records)

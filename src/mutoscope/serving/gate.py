@@ -94,7 +94,7 @@ class Gate:
                 headers = [*message["headers"], *SECURITY_HEADERS]
                 if (
                     message["status"] < 400
-                ):  # refusals for foreign and for unknown ids are the same to the byte
+                ):  # refusals are the same to the byte, for foreign ids and unknown ones
                     headers.append((b"x-request-id", f"req_{secrets.token_hex(16)}".encode()))
                 message = {**message, "headers": headers}
             await send(message)

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -40,6 +41,9 @@ STOP_SECONDS = 25.0
 
 FILES = 8192
 """Open files wanted: connections and content."""
+
+PAUSE = 2.0
+"""Seconds between two tries to use a store that failed."""
 
 BACKLOG = 2048
 DATABASE, OBJECTS = "MUTOSCOPE_DATABASE", "MUTOSCOPE_OBJECTS"
@@ -200,7 +204,10 @@ async def _keep_house(desk: Desk, crew: "Crew") -> None:
                 last = time.monotonic()
                 for job in await desk.write(desk.store.expire):
                     await asyncio.to_thread(desk.shelf.drop, job)
-        except Exception:  # a full disk or a broken row must not end the housekeeping
+        except sqlite3.Error as error:  # of a full disk one line now and then, not two pages a second
+            log.error("cannot keep house: %s", error)
+            await asyncio.sleep(PAUSE)
+        except Exception:  # a broken row must not end the housekeeping
             log.exception("housekeeping")
         await asyncio.sleep(0.5)
 

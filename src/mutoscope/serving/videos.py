@@ -45,6 +45,9 @@ SHORTEST = 5
 BRIDGE = 4
 """Frames of a latent frame: what leads back to the start of a clip is made of whole ones."""
 
+SHORTEST_LOOP = SHORTEST + BRIDGE - 1
+"""Frames of a new loop: a clip and what leads back to its start."""
+
 LONGEST_EXPANDED = 1000
 """Characters of a prompt that is expanded; who wrote more has said what is to be seen."""
 
@@ -68,6 +71,13 @@ async def create_video(request: Request) -> Response:
     )
     order = await _told(asked, _order(desk, asked.prompt, asked.model, frames, fps))
     order = replace(_fitting(desk.sized(order, width, height)), loop=asked.loop)
+    if asked.loop and frames < SHORTEST_LOOP and asked.storyboard is None:
+        raise ApiError(
+            409,
+            "too_short",
+            f"A loop of {frames} frames is too short; ask for {SHORTEST_LOOP} or more, {SHORTEST_LOOP / fps:g} s.",
+            "seconds",
+        )
     if asked.characters:
         order = replace(order, unsupported=NO_CHARACTERS)
     if asked.storyboard is not None:
