@@ -123,16 +123,26 @@ def storyboard(
 def character_add(
     name: Annotated[str, typer.Argument(help="A word; prompts say @NAME.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A picture or clip; its first frame is kept.")],
-    description: Annotated[str, typer.Option("--as", metavar="TEXT", help='As in "a small red ball".')],
+    description: Annotated[
+        str | None,
+        typer.Option("--as", metavar="TEXT", help='As in "a small red ball"; else the model looks itself.'),
+    ] = None,
+    model: ModelName = "tiny",
 ) -> None:
     """Keep a character under a name, for @NAME in prompts."""
     from mutoscope.generation.characters import add_character
     from mutoscope.generation.request import Request
     from mutoscope.terminal import Say
 
+    say = Say()
+    if description is None:
+        from mutoscope.generation.description import described
+        from mutoscope.making import open_model
+
+        description = described(open_model(model, say), file)
     Request(prompt=description)  # for its checks
     made = add_character(name, file, description)
-    Say().note("saved", f"@{made.name}: {made.description}, {made.picture}")
+    say.note("saved", f"@{made.name}: {made.description}, {made.picture}")
 
 
 def character_list() -> None:
@@ -141,7 +151,7 @@ def character_list() -> None:
     from mutoscope.terminal import Say
 
     rows = {f"@{character.name}": character.description for character in list_characters()}
-    Say().table(dict(rows) or {"none": "no characters yet; `mutoscope character add NAME FILE --as TEXT`"})
+    Say().table(dict(rows) or {"none": "no characters yet; `mutoscope character add NAME FILE`"})
 
 
 def character_rm(name: Annotated[str, typer.Argument(help="Its name.")]) -> None:

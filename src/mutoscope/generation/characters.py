@@ -7,6 +7,7 @@ picture becomes the first frame of a clip, or of a shot of a storyboard, that na
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +80,16 @@ def named(prompt: str) -> tuple[str, tuple[Character, ...]]:
     """The prompt with descriptions for names, and the characters. Raises InputError for an unknown one."""
     found = {name.lower(): find_character(name) for name in MENTION.findall(prompt)}
     return MENTION.sub(lambda mention: found[mention[1].lower()].description, prompt), tuple(found.values())
+
+
+def told(prompt: str, looks: Mapping[str, str]) -> str:
+    """The prompt with what each name looks like in its place, whatever its capitals; who is not named comes last."""
+    for name, look in looks.items():
+        mention = re.compile(rf"@?(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+        words = look.replace("\\", r"\\")  # it is put in as it stands
+        prompt, count = mention.subn(words, prompt)
+        prompt = prompt if count else f"{prompt}, {look}"
+    return prompt
 
 
 def cast(request: Request) -> Request:

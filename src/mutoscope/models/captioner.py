@@ -286,7 +286,8 @@ class Narrator:
         logits_BLV = self.captioner(latent_BCTHW, ids_BL[:, :-1])
         chance_BLV, next_BL = logits_BLV.float().log_softmax(-1), ids_BL[:, 1:]
         chance_BL = chance_BLV.gather(-1, next_BL[..., None])[..., 0]
-        return chance_BL.masked_fill(next_BL == PAD, 0.0).sum(1)
+        likely_B: Tensor = chance_BL.masked_fill(next_BL == PAD, 0.0).sum(1)
+        return likely_B
 
     def tokens(self, captions: Sequence[str], kinds: Sequence[Length]) -> Tensor:
         """Ids (B, L) of captions with their kind before and the end behind them, PAD after that."""

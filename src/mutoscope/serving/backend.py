@@ -382,6 +382,7 @@ def _check_plain(order: Order) -> None:
     for name, is_asked in (
         ("storyboards", bool(order.storyboard)),
         ("loops", order.loop),
+        ("characters", bool(order.characters)),
         ("extensions before the start", order.backward),
         ("last frames", order.last_picture),
         ("a choice of the sampler", bool(order.sampler)),

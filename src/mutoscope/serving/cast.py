@@ -5,6 +5,8 @@ import os
 import secrets
 import shutil
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fastapi import Request
 
@@ -14,6 +16,7 @@ from mutoscope.serving.inputs import Inputs
 from mutoscope.serving.jobs import Character, KeyReused
 from mutoscope.serving.protocol import ApiError, CharacterReply, CreateCharacter, character_reply
 from mutoscope.serving.receive import receive
+from mutoscope.video import Video, read_video, write_video
 
 
 async def create_character(request: Request) -> CharacterReply:
@@ -52,3 +55,20 @@ async def get_character(request: Request, character_id: str) -> CharacterReply:
     if character is None:
         raise ApiError(404, "not_found", "There is no character with this id.")
     return character_reply(character)
+
+
+async def seen_character(request: Request, identifier: str, param: str) -> tuple[str, bytes]:
+    """Name and first frame (PNG) of a character. Raises ApiError (404) for an unknown one."""
+    desk = desk_of(request)
+    character = await desk.read(desk.store.character, tenant_of(request), identifier)
+    if character is None:
+        raise ApiError(404, "not_found", "There is no character with this id.", param)
+    clip = desk.shelf.character(identifier) / "video.mp4"
+    return character.name, await asyncio.to_thread(_first_frame, clip)
+
+
+def _first_frame(clip: Path) -> bytes:
+    with TemporaryDirectory() as folder:
+        return write_video(
+            Path(folder) / "first.png", Video(read_video(clip).frames_THWC[:1], 1.0)
+        ).read_bytes()

@@ -24,7 +24,8 @@ class Order:
     """One clip to be made. Sizes in pixels; what the model draws (`drawn_*`) is scaled up to the size.
 
     `model` is the name that was asked for, `served_by` the model that draws. `inputs` names the folder of the
-    normalised pictures and clips that came with the request ("" for none): first.png, last.png, video.mp4.
+    normalised pictures and clips that came with the request ("" for none): first.png, last.png, video.mp4,
+    and character-0.png and so on of the named `characters`.
     `frames` counts the new frames only; `source` is the job that an extension, edit or remix starts from.
     With a `strength` the clip is drawn from the noised frames of the one in the inputs. An extension follows its
     source, goes before it (`backward`) or leads from its end to its start (`loop`); a new clip with `loop` ends
@@ -53,7 +54,7 @@ class Order:
     last_picture: bool = False
     source: str = ""
     source_frames: int = 0
-    unsupported: str = ""
+    characters: tuple[str, ...] = ()
     strength: float | None = None
     loop: bool = False
     backward: bool = False

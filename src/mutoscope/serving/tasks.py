@@ -15,7 +15,9 @@ from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.errors import InputError
 from mutoscope.generation import continuations
 from mutoscope.generation.cards import Storyboard
+from mutoscope.generation.characters import told
 from mutoscope.generation.choice import after_trials, choose
+from mutoscope.generation.description import described
 from mutoscope.generation.finish import finished
 from mutoscope.generation.generate import frames_of, record, resolve, roll
 from mutoscope.generation.journal import Journal
@@ -86,6 +88,8 @@ class Made:
 
 
 def _made(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
+    if order.characters:
+        order = _cast(model, order, inputs)
     if order.task == "extend":
         return _extended(model, order, inputs / "video.mp4", on_progress)
     if order.strength is not None:
@@ -107,6 +111,15 @@ def _made(model: Model, order: Order, inputs: Path, on_progress: OnProgress, jou
     if sampled.stopped is not None:
         raise Stopped
     return Made(recipe, frames_of(model, recipe, [sampled.latent_BCTHW[0]]))
+
+
+def _cast(model: Model, order: Order, inputs: Path) -> Order:
+    """The order with its characters in words. A model without a captioner is shown their picture only."""
+    if model.narrator is None:
+        return replace(order, characters=())
+    pictures = (inputs / f"character-{index}.png" for index in range(len(order.characters)))
+    looks = dict(zip(order.characters, (described(model, picture) for picture in pictures), strict=True))
+    return replace(order, characters=(), expanded=told(order.expanded or order.prompt, looks))
 
 
 def _from_cards(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:

@@ -17,6 +17,7 @@ from mutoscope.generation.cards import Card, Storyboard, shots_of
 from mutoscope.generation.expand import expand
 from mutoscope.generation.request import bridge
 from mutoscope.serving import orders
+from mutoscope.serving.cast import seen_character
 from mutoscope.serving.desk import Desk, desk_of, finished_job_of
 from mutoscope.serving.inputs import Inputs, picture
 from mutoscope.serving.orders import Order
@@ -51,10 +52,6 @@ SHORTEST_LOOP = SHORTEST + BRIDGE - 1
 LONGEST_EXPANDED = 1000
 """Characters of a prompt that is expanded; who wrote more has said what is to be seen."""
 
-NO_CHARACTERS = (
-    "This version cannot put a character into a new video yet; describe how it looks in the prompt instead."
-)
-
 
 async def create_video(request: Request) -> Response:
     """Queue a new video."""
@@ -78,19 +75,28 @@ async def create_video(request: Request) -> Response:
             f"A loop of {frames} frames is too short; ask for {SHORTEST_LOOP} or more, {SHORTEST_LOOP / fps:g} s.",
             "seconds",
         )
-    if asked.characters:
-        order = replace(order, unsupported=NO_CHARACTERS)
     if asked.storyboard is not None:
         return await _create_storyboard(request, desk, received, asked, order)
+    cast = [
+        await seen_character(request, one.id, f"characters.{i}.id") for i, one in enumerate(asked.characters)
+    ]
     async with Inputs(desk) as inputs:
+        for index, (_, data) in enumerate(cast):
+            await inputs.add_picture(data, f"character-{index}.png", f"characters.{index}.id")
         first = await picture(request, received, asked.input_reference, "input_reference")
+        if first is None and len(cast) == 1:
+            first = cast[0][1]
         last = await picture(request, received, asked.last_frame, "last_frame")
         if first is not None:
             await inputs.add_picture(first, "first.png", "input_reference")
         if last is not None:
             await inputs.add_picture(last, "last.png", "last_frame")
         order = replace(
-            order, inputs=inputs.token, first_picture=first is not None, last_picture=last is not None
+            order,
+            inputs=inputs.token,
+            first_picture=first is not None,
+            last_picture=last is not None,
+            characters=tuple(name for name, _ in cast),
         )
         files = [None if data is None else hashlib.sha256(data).hexdigest() for data in (first, last)]
         return await inputs.submit(
@@ -106,6 +112,7 @@ async def _create_storyboard(
     assert story is not None
     for name, is_there in (
         ("loop", asked.loop),
+        ("characters", bool(asked.characters)),
         ("input_reference", asked.input_reference is not None or "input_reference" in received.files),
         ("last_frame", asked.last_frame is not None or "last_frame" in received.files),
     ):
@@ -196,7 +203,7 @@ async def remix_video(request: Request, video_id: str) -> Response:
             "An extended video can only be remixed from its own frames; give a strength such as 'mild'.",
             "strength",
         )
-    base = replace(source.order, task="remix", prompt=asked.prompt, source=source.id, unsupported="")
+    base = replace(source.order, task="remix", prompt=asked.prompt, source=source.id)
     order = await _told(asked, base)
     if "negative_prompt" not in asked.model_fields_set:
         order = replace(order, negative=base.negative)
@@ -235,6 +242,7 @@ async def extend_video(request: Request) -> Response:
             inputs=inputs.token,
             first_picture=False,
             last_picture=False,
+            characters=(),
             source=asked.video.id if asked.video else "",
             source_frames=whole.all_frames,
             strength=None,
@@ -300,7 +308,7 @@ def _redrawn(desk: Desk, whole: Order, strength: float) -> Order:
         seed=secrets.randbelow(1_000_000),
         first_picture=False,
         last_picture=False,
-        unsupported="",
+        characters=(),
         loop=False,
         backward=False,
         storyboard="",

@@ -203,8 +203,6 @@ def do(place: Place, job: Job, progress: Progress) -> None:
     folder = place.shelf.attempt(job)
     published: bool | None = False
     try:
-        if job.order.unsupported:
-            raise Unsupported(job.order.unsupported)
         _check_model(place, job)
         if job.order.inputs:
             place.shelf.bring(place.shelf.inputs(job.order.inputs))
@@ -292,10 +290,6 @@ class Failed(Exception):
         self.code = code
 
 
-class Unsupported(Exception):
-    """The order asks for something that no model here can do yet."""
-
-
 def explain(error: BaseException) -> dict[str, Any]:
     """The error of a failed job: a code for programs, a sentence for people, no internals."""
     if is_full_disk(error):
@@ -307,8 +301,6 @@ def explain(error: BaseException) -> dict[str, Any]:
             return _failure(error.refusal.code, error.refusal.reason)
         case Failed():
             return _failure(error.code, str(error))
-        case Unsupported():
-            return _failure("not_supported", str(error))
         case InputError():
             return _failure("invalid_request", str(error))
         case Unreachable():
