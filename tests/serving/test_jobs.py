@@ -51,7 +51,9 @@ def shift_clock(monkeypatch: pytest.MonkeyPatch, clock: str, seconds: float) -> 
 
 
 def test_an_order_survives_the_store(order: Order) -> None:
-    odd = replace(order, prompt='Ä "quoted" 球\n', negative="—", seed=2**63 - 1, fps=0.1)
+    odd = replace(
+        order, prompt='Ä "quoted" 球\n', negative="—", seed=2**63 - 1, fps=0.1, characters=("Ana", "球")
+    )
     assert parse(dump(odd)) == odd
 
 

@@ -99,7 +99,8 @@ def dump(order: Order) -> str:
 
 def parse(text: str) -> Order:
     """The order that `dump` wrote; the store is ours, so its types are not checked again."""
-    return Order(**json.loads(text))
+    fields = json.loads(text)
+    return Order(**fields | {"characters": tuple(fields.get("characters", ()))})
 
 
 def fingerprint(fields: dict[str, Any]) -> str:
