@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from mutoscope.config import to_dict
 from mutoscope.errors import InputError
@@ -198,3 +200,22 @@ def test_a_signed_clip_is_compared_as_it_was_before(made: Made, model: Model, in
     changed[-1000] ^= 1
     path.write_bytes(changed)
     assert unsigned(path.read_bytes()) != before
+
+
+def test_characters_are_told_in_words_and_shown(model: Model, inputs: Path, order: Order) -> None:
+    """By a model with a captioner; the one here says the same of everybody."""
+
+    def narrator(latent_BCTHW: Tensor, kind: str) -> list[str]:
+        return ["a small green box slides to the left"] * len(latent_BCTHW)
+
+    for name in ("first.png", "character-0.png"):
+        write_video(inputs / name, Video(np.full((1, 48, 48, 3), 90, np.uint8), 8.0))
+    seeing = replace(model, narrator=narrator)
+    asked = replace(order, prompt="Ana rolls", characters=("Ana",), first_picture=True)
+    (inputs / "made").mkdir()
+    make(seeing, asked, inputs, inputs / "made", lambda percent, x0: True, Journal(Path(mkdtemp(dir=inputs))))
+    recipe = read_recipe(inputs / "made" / "video.mp4")
+    assert recipe is not None
+    assert recipe["recipe"]["prompt"] == "Ana rolls"
+    assert recipe["recipe"]["expanded_prompt"] == "a small green box rolls"
+    assert recipe["recipe"]["image"] == "first.png"
