@@ -48,7 +48,6 @@ __all__ = [
     "Sampled",
     "Start",
     "address_noise",
-    "choose",
     "decode",
     "encode_text",
     "generate",
@@ -89,12 +88,13 @@ def generate_many(model: Model, requests: Sequence[Request], on_step: OnStep | N
     short = [index for index in range(len(recipes)) if index not in long]
     videos: dict[int, Video] = {}
     for index in long:
-        sampled = roll(model, recipes[index], on_step)
+        sampled = roll(model, recipes[index], after_trials(on_step, recipes[index]))
         made = replace(recipes[index], stopped=sampled.stopped)
         videos[index] = _video(model, made, [sampled.latent_BCTHW[0]])
     for places in groups(model, [recipes[index] for index in short]):
         indices = [short[place] for place in places]
-        sampled = sample(model, [recipes[index] for index in indices], on_step)
+        report = after_trials(on_step, recipes[indices[0]])
+        sampled = sample(model, [recipes[index] for index in indices], report)
         for index, latent_CTHW in zip(indices, sampled.latent_BCTHW, strict=True):
             videos[index] = _video(model, replace(recipes[index], stopped=sampled.stopped), [latent_CTHW])
     return [videos[index] for index in range(len(requests))]
