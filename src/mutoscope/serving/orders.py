@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from mutoscope.config import to_dict
@@ -98,9 +98,13 @@ def dump(order: Order) -> str:
 
 
 def parse(text: str) -> Order:
-    """The order that `dump` wrote; the store is ours, so its types are not checked again."""
-    fields = json.loads(text)
-    return Order(**fields | {"characters": tuple(fields.get("characters", ()))})
+    """The order that `dump` wrote; the store is ours, so its types are not checked again.
+
+    What an earlier version told and this one does not know is left out.
+    """
+    told = json.loads(text)
+    known = {field.name: told[field.name] for field in fields(Order) if field.name in told}
+    return Order(**known | {"characters": tuple(told.get("characters", ()))})
 
 
 def fingerprint(fields: dict[str, Any]) -> str:
