@@ -125,6 +125,23 @@ def test_a_finished_run_tells_what_it_made(undisturbed: Path) -> None:
     assert isinstance(text, str)
 
 
+def test_a_run_starts_from_another_ones_captioner(data: Path, undisturbed: Path, tmp_path: Path) -> None:
+    few = OptimizerConfig(steps=2, warmup=1)
+    settings = config(
+        data, tmp_path / "run", init_from=str(undisturbed / "model"), captioner={}, optimizer=few, ema=0.0
+    )
+    train_captioner(settings)
+    before, after = (load_captioner(out / "model", "cpu").narrator for out in (undisturbed, tmp_path / "run"))
+    assert after.tokenizer.to_str() == before.tokenizer.to_str()
+    assert after.captioner.config == before.captioner.config
+    losses = [
+        [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines() if "loss" in line]
+        for out in (undisturbed, tmp_path / "run")
+    ]
+    assert losses[1][0] < losses[0][0] - 0.3  # of the same batch
+    assert not torch.equal(before.captioner.embed.weight, after.captioner.embed.weight)
+
+
 def test_a_smaller_share_of_labels_is_part_of_a_larger_one(data: Path, tmp_path: Path) -> None:
     latents = Latents(data / "latents")
     few, many = (Lessons(latents, config(data, tmp_path, labelled=share)) for share in (0.1, 0.5))
@@ -152,6 +169,7 @@ def test_sizes_can_be_chosen(data: Path, tmp_path: Path) -> None:
         ({"kinds": {"alt": 1.0}}, "alt"),
         ({"kinds": {"short": 0.0}}, "weights"),
         ({"forget": 1.0}, "forget"),
+        ({"init_from": "a-model"}, "leave one of the two out"),
         ({"clips": 0}, "clips"),
     ],
 )

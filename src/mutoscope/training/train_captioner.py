@@ -46,7 +46,7 @@ from mutoscope.training.run import Run, begun, due, look_for, record, steps
 from mutoscope.training.state import RunLog, StopSignal, claimed, clock, say, writing
 from mutoscope.training.train_dit import preset
 from mutoscope.weights.card import Defaults, ModelCard
-from mutoscope.weights.store import load_vae, save_model
+from mutoscope.weights.store import load_captioner, load_vae, save_model
 from mutoscope.world.captions import parse
 from mutoscope.world.stage import SceneMix, View
 
@@ -59,9 +59,10 @@ class TrainCaptionerConfig:
 
     labelled: share of the clips of every size whose captions are used; a smaller share is part of a larger one. kinds:
     weights of the kinds of caption. sizes: weights of the sizes of clips ("64x64x17"); all of the cache by their number
-    of labelled clips if left out. size names a preset, captioner changes single numbers of it. noise: its size, added
-    to latents of variance 1; forget: share of the words before the next one that are hidden: both against learning by
-    heart. Lengths of time are in steps unless they say otherwise; 0 turns a thing off.
+    of labelled clips if left out. size names a preset, captioner changes single numbers of it. init_from: a model
+    folder with a captioner to start from, whose sizes and words are kept. noise: its size, added to latents of variance
+    1; forget: share of the words before the next one that are hidden: both against learning by heart. Lengths of time
+    are in steps unless they say otherwise; 0 turns a thing off.
     """
 
     latents: str
@@ -70,6 +71,7 @@ class TrainCaptionerConfig:
     labelled: float = 0.1
     size: str = "tiny"
     captioner: Mapping[str, Any] = field(default_factory=dict)
+    init_from: str | None = None
     kinds: Mapping[Length, float] = field(
         default_factory=lambda: {"detailed": 0.7, "medium": 0.15, "short": 0.15}
     )
@@ -93,6 +95,10 @@ class TrainCaptionerConfig:
     def __post_init__(self) -> None:
         if self.size not in CAPTIONER_PRESETS:
             raise InputError(f"size {self.size!r} is unknown: choose one of {', '.join(CAPTIONER_PRESETS)}.")
+        if self.init_from is not None and self.captioner:
+            raise InputError(
+                f"captioner {dict(self.captioner)} cannot change the sizes of init_from; leave one of the two out."
+            )
         if not 0 < self.labelled <= 1:
             raise InputError(f"labelled is {self.labelled}: give a share above 0, up to 1.")
         for name in ("kinds", "sizes"):
@@ -266,15 +272,30 @@ def begin(config: TrainCaptionerConfig, resume: str | None) -> Work:
     found = look_for(config, resume, FREE)
     vae = load_vae(config.vae, "cpu").eval().requires_grad_(False)
     lessons = Lessons(Latents(Path(config.latents), vae), config)
-    changes = {"channels": lessons.latents.channels} | dict(config.captioner)
-    sizes = preset(CaptionerConfig, CAPTIONER_PRESETS[config.size], changes, "captioner")
-    words = found.told.get("tokenizer")
-    tokenizer = Tokenizer.from_str(words) if words else train_tokenizer(lessons.texts(), sizes.vocab)
-    narrator = Narrator(tokenizer, Captioner(sizes))
+    narrator = narrator_of(config, lessons, found.told.get("tokenizer"))
+    tokenizer = narrator.tokenizer
     modules, told = {"captioner": narrator.captioner}, {"tokenizer": tokenizer.to_str()}
     run = begun("train captioner", config, modules, found, dtype_of(config.precision), told)
     say(f"{lessons.count} labelled clips.")
     return Work(config, vae, narrator, lessons, run)
+
+
+def narrator_of(config: TrainCaptionerConfig, lessons: Lessons, words: str | None) -> Narrator:
+    """A captioner of the config's sizes, or that of `init_from` with its weights; words: the tokenizer of a run."""
+    channels = lessons.latents.channels
+    if config.init_from is not None:
+        narrator = load_captioner(config.init_from, "cpu").narrator
+        narrator.captioner.float().train().requires_grad_(True)
+        if narrator.captioner.config.channels != channels:
+            raise InputError(
+                f"The captioner of {config.init_from} reads {narrator.captioner.config.channels} latent channels, and "
+                f"{config.latents} has {channels}; take latents of its VAE."
+            )
+        return narrator
+    changes = {"channels": channels} | dict(config.captioner)
+    sizes = preset(CaptionerConfig, CAPTIONER_PRESETS[config.size], changes, "captioner")
+    tokenizer = Tokenizer.from_str(words) if words else train_tokenizer(lessons.texts(), sizes.vocab)
+    return Narrator(tokenizer, Captioner(sizes))
 
 
 # --- pauses: validation, checkpoints, the end
