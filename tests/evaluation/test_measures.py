@@ -100,6 +100,12 @@ def test_seams() -> None:
     for made, low, high in ((clip, 0.0, 0.1), (turned, 1.5, 2.5)):
         jump = seams.joined(made, clip, observe(made, 8.0), question, codec)["velocity_jump"]
         assert low <= jump <= high
+    (shot,) = question.scene.shots
+    (body,) = shot.bodies
+    swollen = replace(shot, bodies=(replace(body, diameter=1.2 * body.diameter),))
+    larger = true_clips([replace(question, scene=replace(question.scene, shots=(swollen,)))])[0]
+    made = np.concatenate([clip[:9], larger[9:]])  # another area from the seam on, the same motion
+    assert seams.joined(made, clip, observe(made, 8.0), question, codec)["velocity_jump"] < 0.1
     moving, forward = asked("P10_loop")
     there_and_back = seams.seam_ratio(forward)
     assert there_and_back == pytest.approx(1.0, abs=0.3)

@@ -42,9 +42,14 @@ def errors(seen: Observation, question: Question) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def velocity(track: Track, fps: float, first: int, last: int) -> npt.NDArray[np.float64] | None:
-    """Stage units per second from frame `first` to `last`, by least squares; None for too few clear places."""
-    chosen = (track.frames >= first) & (track.frames <= last) & track.clear
+def velocity(
+    track: Track, fps: float, first: int, last: int, trusted: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float64] | None:
+    """Stage units per second from frame `first` to `last`, by least squares; None for too few places.
+
+    trusted: the patches whose places count, `track.clear` if left out.
+    """
+    chosen = (track.frames >= first) & (track.frames <= last) & (track.clear if trusted is None else trusted)
     if chosen.sum() < ENOUGH:
         return None
     slopes: npt.NDArray[np.float64] = np.polyfit(track.frames[chosen] / fps, track.places[chosen], 1)[0]

@@ -44,17 +44,21 @@ class Track:
         return np.array([patch.area for patch in self.patches])
 
     @cached_property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        """(patches,) whether the border does not cut the object."""
+        return np.array([not patch.cut for patch in self.patches])
+
+    @cached_property
     def usual_area(self) -> float:
         """The area of the patches that the border does not cut, most of which may be partly hidden."""
-        inside = [patch.area for patch in self.patches if not patch.cut]
-        return float(np.quantile(inside or self.areas, 0.75))
+        areas = self.areas[self.inside] if self.inside.any() else self.areas
+        return float(np.quantile(areas, 0.75))
 
     @cached_property
     def clear(self) -> npt.NDArray[np.bool_]:
         """(patches,) whether all of the object is seen, and nothing else with it."""
-        inside = np.array([not patch.cut for patch in self.patches])
         same = (self.areas > WHOLE * self.usual_area) & (self.areas < self.usual_area / WHOLE)
-        chosen = inside & same
+        chosen = self.inside & same
         return chosen if chosen.any() else np.ones(len(self.patches), bool)
 
     @cached_property
