@@ -33,7 +33,7 @@ from mutoscope.models.umt5 import build_umt5
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS
 from mutoscope.weights.convert import their_dit_config, their_vae_config
 from mutoscope.weights.encoders import told_by
-from mutoscope.weights.wan import dit_table, vae_table
+from mutoscope.weights.wan_layouts import dit_table, vae_table
 
 SHARD = 2**30  # bytes
 PHASES = "MUTOSCOPE_BENCHMARK_PHASES"

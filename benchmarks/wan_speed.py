@@ -32,7 +32,7 @@ from mutoscope.models.dit import DIT_PRESETS, DiT
 from mutoscope.models.umt5 import MAX_TOKENS
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE
 from mutoscope.weights.convert import their_dit_config, their_vae_config
-from mutoscope.weights.wan import dit_table, to_ours, vae_table
+from mutoscope.weights.wan_layouts import dit_table, to_ours, vae_table
 
 REAL = 24  # text tokens
 SCALE, SHIFT = 5.0, 3.0

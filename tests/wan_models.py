@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from mutoscope import Request
 from mutoscope.generation.generate import resolve
 from mutoscope.generation.sampling import address_noise, grid_of
+from mutoscope.models.dit import DIT_PRESETS
+from mutoscope.models.wan_vae import WanVAEConfig
 
 CONFIG = {
     "vocab_size": 40,
@@ -50,12 +53,48 @@ DIT = {
     "ffn_dim": 44,
     "num_layers": 2,
 }
+SMALL = replace(
+    DIT_PRESETS["wan2.1-t2v-1.3b"], width=48, depth=2, heads=2, mlp_width=80, text_width=20, channels=4
+)
+SMALL_VAE = WanVAEConfig(latent_mean=(0.1,) * 4, latent_std=(2.0,) * 4, width=8, decoder_width=8)
 SIZE = {"width": 32, "height": 48, "frames": 9, "steps": 10, "guidance": 4.0, "seed": 3}
 PROMPT = "a red ball rolls behind the box"
 
 
 def diffusers() -> Any:
     return pytest.importorskip("diffusers")
+
+
+def diffusers_dit(config: Any) -> Any:
+    return (
+        diffusers()
+        .WanTransformer3DModel(
+            num_attention_heads=config.heads,
+            attention_head_dim=config.width // config.heads,
+            in_channels=config.channels,
+            out_channels=config.channels,
+            text_dim=config.text_width,
+            ffn_dim=config.mlp_width,
+            num_layers=config.depth,
+        )
+        .eval()
+    )
+
+
+def diffusers_vae(config: WanVAEConfig) -> Any:
+    return (
+        diffusers()
+        .AutoencoderKLWan(
+            base_dim=config.width,
+            decoder_base_dim=config.decoder_width,
+            z_dim=len(config.latent_mean),
+            is_residual=config.residual,
+            in_channels=3 * config.patch**2,
+            out_channels=3 * config.patch**2,
+            patch_size=config.patch if config.patch > 1 else None,
+        )
+        .eval()
+    )
 
 
 def randomised(module: Any, amount: float = 0.1) -> Any:

@@ -17,7 +17,7 @@ from mutoscope.models.dit import DIT_PRESETS
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE
 from mutoscope.weights.residence import Placement, on_card
 from mutoscope.weights.store import Model, load
-from mutoscope.weights.wan import blank_dit
+from mutoscope.weights.wan_layouts import blank_dit
 from mutoscope.weights.wan_settings import SETTINGS
 
 

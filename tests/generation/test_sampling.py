@@ -32,7 +32,7 @@ from mutoscope.models.vace import VaceConfig
 from mutoscope.models.wan_image import ImageDiTConfig
 from mutoscope.weights.card import Defaults
 from mutoscope.weights.store import Model, load
-from mutoscope.weights.wan import blank_dit
+from mutoscope.weights.wan_layouts import blank_dit
 
 SHAPE: dict[str, Any] = {
     name: getattr(DIT_PRESETS["wan2.1-t2v-1.3b"], name) for name in DiTConfig.__dataclass_fields__

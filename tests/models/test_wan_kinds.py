@@ -13,7 +13,13 @@ from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.experts import Experts
 from mutoscope.models.vace import VACE_PRESETS, VaceConfig, VaceDiT
 from mutoscope.models.wan_image import IMAGE_DIT_PRESETS, ImageDiT, ImageDiTConfig
-from mutoscope.weights.wan import blank_dit, detect, dit_config, dit_table, to_ours
+from mutoscope.weights.wan_layouts import (
+    blank_dit,
+    detect,
+    dit_config,
+    dit_table,
+    to_ours,
+)
 
 SHAPE: dict[str, Any] = {
     name: getattr(DIT_PRESETS["wan2.1-t2v-1.3b"], name) for name in DiTConfig.__dataclass_fields__

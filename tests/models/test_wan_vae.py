@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mutoscope.errors import InputError
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE, WanVAEConfig
-from mutoscope.weights.wan import to_ours, vae_table
+from mutoscope.weights.wan_layouts import to_ours, vae_table
 
 STATISTICS = {"latent_mean": (0.3, -0.5, 0.1, 0.0), "latent_std": (1.5, 0.7, 1.0, 2.0)}
 SMALL = WanVAEConfig(**STATISTICS, width=8, decoder_width=8, blocks=1)

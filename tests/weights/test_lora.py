@@ -17,7 +17,7 @@ from mutoscope.models.dit import DIT_PRESETS, DiT
 from mutoscope.models.experts import Experts
 from mutoscope.weights.lora import experts_of, fuse, parse_lora, read_lora, unfuse, with_loras
 from mutoscope.weights.store import load
-from mutoscope.weights.wan import dit_table
+from mutoscope.weights.wan_layouts import dit_table
 
 SMALL = replace(
     DIT_PRESETS["wan2.1-t2v-1.3b"], width=48, depth=2, heads=2, mlp_width=80, text_width=20, channels=4

@@ -17,8 +17,14 @@ from mutoscope.generation.sampling import sample
 from mutoscope.weights.encoders import load_umt5, original_key
 from mutoscope.weights.library import import_model, verify
 from mutoscope.weights.store import read_card
-from mutoscope.weights.wan import COMFY_PREFIX, dit_table, load_dit, load_vae, to_theirs, vae_table
 from mutoscope.weights.wan_folder import survey
+from mutoscope.weights.wan_layouts import (
+    COMFY_PREFIX,
+    dit_table,
+    to_theirs,
+    vae_table,
+)
+from mutoscope.weights.wan_modules import load_dit, load_vae
 from wan_models import DIT, PROMPT, SIZE, VAE, psnr, refilled, their_latents, their_parts, write_model
 
 pytest.importorskip("transformers")

@@ -19,19 +19,21 @@ from mutoscope.models.wan_vae import WanVAEConfig
 from mutoscope.weights.encoders import read_clip_state, read_umt5_state
 from mutoscope.weights.library import located
 from mutoscope.weights.tensor_files import read_shapes
-from mutoscope.weights.wan import (
-    OUR_KINDS,
+from mutoscope.weights.wan_folder import Parts, survey
+from mutoscope.weights.wan_layouts import (
     check,
     detect,
-    dit_config_at,
     dit_table,
-    read_json,
-    read_state,
     to_theirs,
-    vae_plan,
     vae_table,
 )
-from mutoscope.weights.wan_folder import Parts, survey
+from mutoscope.weights.wan_modules import (
+    OUR_KINDS,
+    dit_config_at,
+    read_json,
+    read_state,
+    vae_plan,
+)
 from mutoscope.weights.wan_settings import SETTINGS, name_of
 
 Target = Literal["diffusers", "mutoscope"]

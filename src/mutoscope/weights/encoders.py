@@ -15,7 +15,13 @@ from mutoscope.errors import InputError
 from mutoscope.models.clip import PictureEncoder, build_clip, placed
 from mutoscope.models.umt5 import build_umt5
 from mutoscope.weights.tensor_files import Shape, read_shapes
-from mutoscope.weights.wan import Place, Table, check, expected, read_state, told_beside
+from mutoscope.weights.wan_layouts import (
+    Place,
+    Table,
+    check,
+    expected,
+)
+from mutoscope.weights.wan_modules import read_state, told_beside
 
 EMBEDDING = "encoder.embed_tokens.weight"  # UMT5's second name for shared.weight
 IGNORED = ("spiece_model", "embeddings.position_ids", "visual_projection.weight", EMBEDDING)
@@ -59,14 +65,14 @@ def encoder_kind(keys: Iterable[str]) -> Literal["umt5", "clip"] | None:
 
 
 def blank_umt5(path: Path) -> nn.Module:
-    """UMT5 of the sizes in a file or folder, on the meta device. Raises InputError as `weights.wan.check` does."""
+    """UMT5 of the sizes in a file or folder, on the meta device. Raises InputError as `wan_layouts.check` does."""
     return _umt5(path)[0]
 
 
 def load_umt5(path: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
     """UMT5 from a file or a folder of shards; `dtype` None keeps the type of the file, which is the fastest.
 
-    Raises InputError as `weights.wan.check` does.
+    Raises InputError as `wan_layouts.check` does.
     """
     encoder, table = _umt5(path)
     state = read_state(path, table, device, dtype)
@@ -82,7 +88,7 @@ def blank_clip(path: Path) -> nn.Module:
 
 
 def load_clip(path: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> PictureEncoder:
-    """CLIP's vision half from a file or a folder. Raises InputError as `weights.wan.check` does."""
+    """CLIP's vision half from a file or a folder. Raises InputError as `wan_layouts.check` does."""
     encoder, table, config = _clip(path)
     encoder.load_state_dict(_clip_state(path, encoder, table, device, dtype), assign=True)
     return PictureEncoder(placed(encoder), config["image_size"]).eval()

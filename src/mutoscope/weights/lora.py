@@ -24,7 +24,7 @@ from mutoscope.models.dit import DiT
 from mutoscope.models.experts import Experts
 from mutoscope.weights.store import Model
 from mutoscope.weights.tensor_files import PICKLES, named
-from mutoscope.weights.wan import Layout, dit_table, shaped_as_ours
+from mutoscope.weights.wan_layouts import Layout, dit_table, shaped_as_ours
 
 STRENGTHS = (-10.0, 10.0)
 PREFIX = re.compile(r"^(?:base_model\.model\.|model\.|pipe\.|diffusion_model\.|transformer\.|dit\.|unet\.)*")

@@ -32,8 +32,8 @@ from mutoscope.weights.few_steps import distilled
 from mutoscope.weights.residence import Placement, Residence, chosen, free_memory, read_late, weight_bytes
 from mutoscope.weights.store import Model
 from mutoscope.weights.tensor_files import PICKLES, PTH, SHARD, named, read_shapes, weight_files
-from mutoscope.weights.wan import (
-    detect,
+from mutoscope.weights.wan_layouts import detect
+from mutoscope.weights.wan_modules import (
     dit_config_at,
     load_vae,
     prepare_dit,
