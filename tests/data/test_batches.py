@@ -262,6 +262,28 @@ def test_loss_counts_unknown_values_only():
     assert all(torch.isfinite(guess.grad).all() for guess in guesses)
 
 
+def test_a_jump_costs_more_than_a_shift():
+    text = ConditionMix(text=1, first=0, first_k=0, last=0, both=0, random=0, independent=0)
+    process, groups = Process(), batches(groups=1, conditions=text).groups(1)
+    right = [process.target(g.latent_BCTHW, g.noise_BCTHW, g.sigma_BT) for g in groups]
+    frames = right[0].shape[2]
+    assert frames > 1
+    sign_T = torch.tensor([(-1.0) ** frame for frame in range(frames)]).view(1, 1, -1, 1, 1)
+    shifted, jumping = ([one + 2 * sign for one in right] for sign in (torch.ones_like(sign_T), sign_T))
+    for change in (0.0, 0.5):
+        assert diffusion_loss(process, groups, shifted, change).item() == pytest.approx(4, rel=1e-5)
+        expected = 4 + change * 16 * (frames - 1) / frames
+        assert diffusion_loss(process, groups, jumping, change).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_border_to_known_frames_is_no_jump():
+    process, groups = Process(), batches(groups=1, conditions=ConditionMix(text=0, first=1)).groups(1)
+    right = [process.target(g.latent_BCTHW, g.noise_BCTHW, g.sigma_BT) for g in groups]
+    spoiled = [torch.where(g.unknown_BT[:, None, :, None, None], r, r + 9) for g, r in zip(groups, right)]
+    assert not all(bool(group.unknown_BT.all()) for group in groups)
+    assert diffusion_loss(process, groups, spoiled, 1.0).item() == 0
+
+
 def test_mistakes_are_named():
     with pytest.raises(InputError, match="16x16x5"):
         batches(buckets=(Share(5, 16, 16, 1.0),))

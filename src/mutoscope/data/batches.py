@@ -358,14 +358,24 @@ def predict(
     return parts
 
 
-def diffusion_loss(process: Process, groups: Sequence[Group], predictions: Sequence[Tensor]) -> Tensor:
-    """Weighted squared error, averaged over all unknown values of the step."""
+def diffusion_loss(
+    process: Process, groups: Sequence[Group], predictions: Sequence[Tensor], change: float = 0.0
+) -> Tensor:
+    """Weighted squared error, averaged over all unknown values of the step.
+
+    change: weight of the squared error of the change from one unknown latent frame to the next. An error that all
+    frames share moves a thing; one that differs between them makes it jump. What is best of all is the same with any
+    weight: the mean of what may be.
+    """
     total, values = predictions[0].new_zeros((), dtype=torch.float32), 0.0
     for group, prediction_BCTHW in zip(groups, predictions):
         target_BCTHW = process.target(group.latent_BCTHW, group.noise_BCTHW, group.sigma_BT)
-        error_BT = (prediction_BCTHW - target_BCTHW).square().sum(dim=(1, 3, 4))
+        error_BCTHW = prediction_BCTHW - target_BCTHW
         # At sigma 0, of known frames, the weight of an x0 prediction is infinite.
         weight_BT = torch.where(group.unknown_BT, process.loss_weight(group.sigma_BT), 0)
-        total = total + (weight_BT * error_BT).sum()
+        total = total + (weight_BT * error_BCTHW.square().sum(dim=(1, 3, 4))).sum()
+        if change:
+            pair_BT = torch.minimum(weight_BT[:, 1:], weight_BT[:, :-1])
+            total = total + change * (pair_BT * error_BCTHW.diff(dim=2).square().sum(dim=(1, 3, 4))).sum()
         values += float(group.unknown_BT.sum()) * (prediction_BCTHW[0, :, 0].numel())
     return total / values

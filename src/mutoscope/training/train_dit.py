@@ -102,10 +102,10 @@ class TrainDiTConfig:
     size names a preset of the network and of the text encoder; dit and text change single numbers of it.
     network: "unet" is the rival of the transformer (models/unet.py), for comparisons in one process.
     init_from: a model folder to start from (its sizes and tokenizer are kept, dit may add to it). tokenizer: a
-    tokenizer.json; trained on captions if left out. device: "auto" is the GPU if there is one. compile: whether
-    torch.compile takes the blocks, which pays after some minutes, most of all where batches are bucketed. minutes:
-    of one sitting, which then saves and ends with exit code 75. Lengths of time are in steps unless they say
-    otherwise; 0 turns a thing off.
+    tokenizer.json; trained on captions if left out. change: see `diffusion_loss`. device: "auto" is the GPU if there is
+    one. compile: whether torch.compile takes the blocks, which pays after some minutes, most of all where batches are
+    bucketed. minutes: of one sitting, which then saves and ends with exit code 75. Lengths of time are in steps unless
+    they say otherwise; 0 turns a thing off.
     """
 
     latents: str
@@ -117,6 +117,7 @@ class TrainDiTConfig:
     dit: Mapping[str, Any] = field(default_factory=dict)
     text: Mapping[str, Any] = field(default_factory=dict)
     process: Process = field(default_factory=Process)
+    change: float = 0.0
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ema: float = 0.995
     seed: int = 0
@@ -145,6 +146,8 @@ class TrainDiTConfig:
         for name in ("threads", "checkpoint_every", "validate_every", "sample_every", "validation_clips"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 0 (off) or more.")
+        if self.change < 0:
+            raise InputError(f"change is {self.change:g}: it must be 0 or more.")
         if self.minutes < 0:
             raise InputError(f"minutes is {self.minutes:g}: it must be 0 (no limit) or more.")
         if self.keep < 1 or self.sample_steps < 1:
@@ -211,7 +214,9 @@ def train_dit(config: TrainDiTConfig, resume: str | None = None) -> Path:
                 prompts = [prompt for group in groups for prompt in group.prompts]
                 text_BLD, mask_BL = run.text(prompts, COMPILED_TEXT if config.compile else 1)
                 predictions = predict(run.dit, groups, process, text_BLD, mask_BL, config.batches.layout)
-            loss = diffusion_loss(process, groups, predictions) * part_of_the_loss(groups, ranks)
+            loss = diffusion_loss(process, groups, predictions, config.change) * part_of_the_loss(
+                groups, ranks
+            )
             watch.lap("forward")
             torch.autograd.backward([loss])
             loss = ranks.total(loss)
