@@ -69,7 +69,7 @@ def make_larger(
     """
     if read_recipe(clip) is not None:
         made = read_record(clip)
-        loaded = open_model(model or made.model.name, say)
+        loaded = open_model(model or made.model.name, say, made.model.weights)
         if (
             made.recipe.task is None
             and made.recipe.stopped is None
@@ -185,9 +185,9 @@ def expected(model: Model, recipe: Recipe) -> str:
     )
 
 
-def open_model(name: str, say: Say) -> Model:
+def open_model(name: str, say: Say, weights: str = "exact") -> Model:
     """Load a model and say which it is and where it runs."""
-    model = load(name)
+    model = load(name, weights=weights)
     weight = model.vae.latent_mean
     parameters = sum(
         p.numel() for part in (model.vae, model.dit, model.text.encoder) for p in part.parameters()
@@ -195,7 +195,8 @@ def open_model(name: str, say: Say) -> Model:
     say.note(
         "model",
         f"{model.card.name}, {parameters / 1e6:.1f} M parameters, on {weight.device}, "
-        f"{str(weight.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads",
+        f"{str(weight.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+        + (", the transformer's weights in 8 bits" if model.weights == "int8" else ""),
     )
     return model
 

@@ -95,9 +95,9 @@ def test_models_of_14_billions_fit_cards_of_80_and_24_gib(
     with torch.device("meta"):
         vae = WanVAE(WAN_VAE_PRESETS["wan2.1-vae"])
     defaults = SETTINGS["wan2.1-t2v-14b"].defaults
-    model: Any = SimpleNamespace(vae=vae, dit=dit, card=SimpleNamespace(defaults=defaults))
+    model: Any = SimpleNamespace(vae=vae, dit=dit, card=SimpleNamespace(defaults=defaults), placement=None)
     recipe = fill(Request("a cat", width=size[0], height=size[1]), defaults)
-    here = Placement("late", round(10.6 * 2**30), 4 * weights, 2**29, torch.float32)
+    here = Placement("late", round(10.6 * 2**30), weights, weights, 2**29, torch.float32)
     free = card * 2**30 - planning.CARD_RESERVE
     there = on_card(here, free)
     assert (there.residence, there.transformer) == (residence, 2 * weights)

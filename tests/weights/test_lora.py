@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,15 +13,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mutoscope.errors import InputError
-from mutoscope.models.dit import DIT_PRESETS, DiT
+from mutoscope.models.dit import DiT
 from mutoscope.models.experts import Experts
-from mutoscope.weights.lora import experts_of, fuse, parse_lora, read_lora, unfuse, with_loras
-from mutoscope.weights.store import load
-from mutoscope.weights.wan_layouts import dit_table
-
-SMALL = replace(
-    DIT_PRESETS["wan2.1-t2v-1.3b"], width=48, depth=2, heads=2, mlp_width=80, text_width=20, channels=4
+from mutoscope.weights.lora import (
+    experts_of,
+    fuse,
+    fuse_when_read,
+    parse_lora,
+    read_lora,
+    unfuse,
+    with_loras,
 )
+from mutoscope.weights.quantise import quantise
+from mutoscope.weights.residence import fill
+from mutoscope.weights.store import load
+from mutoscope.weights.wan_layouts import dit_table, to_theirs
+from mutoscope.weights.wan_modules import prepare_dit
+from wan_models import DIT, SMALL, diffusers, write_model
+
 RANK, ALPHA = 3, 6.0
 LAYERS = (
     "blocks.0.attention.query", "blocks.1.attention.out", "blocks.0.text_attention.key", "blocks.1.mlp.up",
@@ -280,3 +289,53 @@ def test_of_two_experts_the_name_tells_which_one_is_meant(
     with_loras(model, [(path, 1.0)])
     assert not torch.equal(model.dit.high.head.weight, before[0])
     assert torch.equal(model.dit.low.head.weight, before[1])
+
+
+def test_a_lora_goes_into_weights_before_they_are_rounded(tmp_path: Path, dit: DiT) -> None:
+    """As into exact ones, which are rounded then; biases, norms and what is outside the blocks stay exact."""
+    tensors = to_theirs(dit.state_dict(), dit_table(SMALL, "diffusers"))
+    save_file({key: one.contiguous() for key, one in tensors.items()}, tmp_path / "dit.safetensors")
+    lora, extra = style("comfy", tmp_path, halves(dit))[0], tmp_path / "extra.safetensors"
+    save_file({"blocks.0.self_attn.q.diff_b": torch.ones(48)}, extra)
+
+    def read(kept: Literal["plain", "int8"]) -> tuple[DiT, Callable[[], object]]:
+        module, states = prepare_dit(tmp_path / "dit.safetensors", heads=2, kept=kept)
+        return module, lambda: fill(module, states())
+
+    (exact, read_exact), (rounded, read_rounded) = read("plain"), read("int8")
+    read_exact()
+    fuse(exact, [(read_lora(path, exact), 0.7) for path in (lora, extra)])
+    fuse_when_read(rounded, [(read_lora(path, rounded), 0.7) for path in (lora, extra)])
+    read_rounded()
+    found = rounded.state_dict()
+    for name, expected in exact.state_dict().items():
+        if name in found:
+            assert torch.equal(found[name], expected), name
+        else:
+            above = name.removesuffix("weight")
+            codes, scale = quantise(expected)
+            assert torch.equal(found[f"{above}codes"], codes), name
+            assert torch.equal(found[f"{above}scale"], scale), name
+    assert len(found) > len(exact.state_dict())
+
+
+def test_a_lora_comes_too_late_for_weights_that_have_been_rounded(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    transformer = diffusers().WanTransformer3DModel(**DIT)
+    folder = write_model(tmp_path / "T2V", {"_class_name": "WanPipeline"}, transformer=transformer)
+    exact, rounded = load(folder), load(folder, weights="int8")
+    weight = exact.dit.head.weight.detach().clone()
+    pair = {
+        "head.lora_A.weight": torch.ones(2, weight.shape[1]),
+        "head.lora_B.weight": torch.ones(len(weight), 2),
+    }
+    save_file(pair, tmp_path / "a.safetensors")
+    given = [(tmp_path / "a.safetensors", 0.5)]
+    with_lora = with_loras(rounded, given)
+    assert with_lora.dit.head.weight.is_meta  # nothing was read for it
+    assert with_lora.card.sha256 not in (rounded.card.sha256, with_loras(exact, given).card.sha256)
+    assert with_lora.wake is not None
+    with_lora.wake()
+    torch.testing.assert_close(with_lora.dit.head.weight, weight + 1.0)
+    with pytest.raises(InputError, match="rounded to 8 bits already"):
+        with_loras(with_lora, given)

@@ -21,6 +21,7 @@ from mutoscope.commands.options import (
     Seed,
     Size,
     Steps,
+    Weights,
 )
 from mutoscope.errors import InputError
 
@@ -158,6 +159,7 @@ class Making:
 
     output: Output = None
     model: ModelName = "tiny"
+    weights: Weights = "exact"
     as_json: Json = False
     quiet: Quiet = False
 
@@ -203,7 +205,7 @@ def make_from_clips(request: "Request", task: "Task", making: Making) -> None:
     from mutoscope.making import make_from, open_model, tell_what_is_not_read
 
     say = Say(making.as_json, making.quiet)
-    loaded = open_model(making.model, say)
+    loaded = open_model(making.model, say, making.weights)
     tell_what_is_not_read(loaded, request.prompt, say)
     make_from(loaded, request, task, making.output, say)
 

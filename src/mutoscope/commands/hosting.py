@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mutoscope.commands.options import ServerData
+from mutoscope.commands.options import ServerData, Weights
 from mutoscope.errors import InputError
 
 Database = Annotated[
@@ -53,6 +53,7 @@ def serve(
     folder: ServerData = None,
     workers: Annotated[int, typer.Option(help="Processes that make videos; 0 with --database.")] = 1,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; else the best there is.")] = None,
+    weights: Weights = "exact",
     allow_host: Annotated[list[str] | None, typer.Option(help="Another name of this server.")] = None,
     allow_origin: Annotated[list[str] | None, typer.Option(help="A site whose pages may use it.")] = None,
     keep_hours: Annotated[float | None, typer.Option(help="Delete finished videos after this time.")] = None,
@@ -97,6 +98,7 @@ def serve(
             port=port,
             workers=workers,
             device=device,
+            weights=weights,
             hosts=tuple(allow_host or ()),
             origins=tuple(allow_origin or ()),
             keep_hours=keep_hours,
@@ -118,6 +120,7 @@ def worker(
         str, typer.Option("-m", "--model", metavar="MODEL", help="That of the server.")
     ] = "tiny",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; else the best there is.")] = None,
+    weights: Weights = "exact",
     folder: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="A folder of its own; else one in your data.")
     ] = None,
@@ -140,6 +143,7 @@ def worker(
             objects=objects,
             model=model,
             device=device or "",
+            weights=weights,
             name=name or socket.gethostname(),
             keep_seconds=None if keep_hours is None else keep_hours * 3600,
         )

@@ -11,6 +11,14 @@ ModelName = Annotated[
     str,
     typer.Option("-m", "--model", metavar="MODEL", help="A name of `mutoscope models list`, or a folder."),
 ]
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        metavar="exact|int8",
+        help="Of Wan's transformers: as they are, or in 8 bits, which takes about half the memory.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="FILE", help="As x.mp4 .mov .webm .gif .png, or a folder."),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mutoscope.commands.drawing import Drawing, Framing, spread
-from mutoscope.commands.options import Json, ModelName, Output
+from mutoscope.commands.options import Json, ModelName, Output, Weights
 from mutoscope.errors import InputError
 
 
@@ -20,6 +20,7 @@ def plan(
     *,
     output: Output = None,
     model: ModelName = "tiny",
+    weights: Weights = "exact",
     framing: Framing,
     drawing: Drawing,
     stream: Annotated[bool, typer.Option("--stream", help="As for generate; it changes no cost.")] = False,
@@ -46,6 +47,7 @@ def plan(
         card_memory,
         free_disk,
         free_memory,
+        in_8_bits,
         plan,
         readable,
         refuse_above,
@@ -56,10 +58,10 @@ def plan(
     from mutoscope.generation.request import fill
     from mutoscope.generation.windows import windows_of
     from mutoscope.making import open_model, streams
-    from mutoscope.weights.residence import on_card
+    from mutoscope.weights.residence import Placement, on_card, unread_bytes
 
     say = Say(as_json)
-    loaded = open_model(model, say)
+    loaded = open_model(model, say, weights)
     folder = Path() if output is None else output if output.is_dir() else output.parent
     whole = not streams(output)
     placement, limit = loaded.placement, None
@@ -82,17 +84,26 @@ def plan(
     if as_json:
         facts = {"size": recipe.size, "frames": recipe.frames, "fps": recipe.fps, "windows": windows}
         costs = {"memory_bytes": need, "disk_bytes": cost.disk, "seconds": took and round(took, 2)}
-        places = {} if placement is None else {"weights": placement.residence}
+        places = {} if placement is None else {"weights": placement.residence, "weight_type": placement.weights}
         flop = {"sampling_flop": cost.sampling, "decoding_flop": cost.decoding}
         print(json.dumps({**facts, **costs, **flop, **places}))
         return
     drawn = f", drawn at {recipe.draft[0]}x{recipe.draft[1]} and enlarged" if recipe.draft else ""
     free = free_memory(loaded.vae.latent_mean.device) if limit is None else limit
+    beside = cost.memory - unread_bytes(loaded.dit)
+
+    def needed_so(placement: Placement) -> int:
+        if card is None:
+            return beside + placement.transformer
+        return card_memory(loaded, recipe, placement, whole)
+
+    choice = placement and in_8_bits(placement, free, needed_so)
     rows = {
         "clip": f"{recipe.size}, {recipe.frames} frames ({recipe.seconds:.1f} s at {recipe.fps:g} fps){drawn}",
         "work": f"{windows} window{'s' * (windows > 1)} of {recipe.steps} steps, "
         f"{cost.sampling / 1e12:.3g} TFLOP; decoding {cost.decoding / 1e12:.3g} TFLOP",
         "weights": "all in memory" if placement is None else told(placement),
+        **({"or": choice} if choice else {}),
         "memory": f"about {readable(need)} {'beside the model' if limit is None else 'in all'}; "
         f"{readable(free)} are free",
         "time": "not foretold for another machine"

@@ -188,9 +188,10 @@ def _new(sampled: Sampled, known: int, steps_before: int) -> Sampled:
 
 def record(model: Model, recipe: Recipe) -> dict[str, Any]:
     """What a file must tell to be made again: the recipe, the weights, and what the last bits depend on."""
+    rounded = {} if model.weights == "exact" else {"weights": model.weights}
     return {
         "mutoscope": __version__,
-        "model": {"name": model.card.name, "sha256": model.card.sha256},
+        "model": {"name": model.card.name, "sha256": model.card.sha256, **rounded},
         "machine": {
             "torch": torch.__version__,
             "device": str(model.vae.latent_mean.device),

@@ -70,6 +70,9 @@ STILL_DISK = 2.0
 CARD_RESERVE = 768 * 2**20
 """Bytes of a GPU that its driver and the libraries take."""
 
+LOSS = "each weight is off by 0.5 % (docs/wan.md)"
+"""The cost in quality of weights in 8 bits."""
+
 PROBE_SECONDS = 0.05
 """How long the machine's speed is measured."""
 
@@ -109,6 +112,7 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     pixels = recipe.frames * recipe.height * recipe.width
     frame = recipe.height * recipe.width
     sampling, decoding = working(model, recipe, whole, next(model.dit.parameters()).element_size())
+    sampling += unpacked(model, model.placement)
     writing = PIXEL_BYTES * frame * min(recipe.frames, max(1, PIECE // frame))
     coder = CODER_BYTES * frame if recipe.frames > 1 else 0
     held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
@@ -150,9 +154,18 @@ def card_memory(model: Model, recipe: Recipe, placement: Placement, whole: bool 
     sizes = {name: one.numel() * placement.dtype.itemsize for name, one in model.dit.named_parameters()}
     outside = sum(size for name, size in sizes.items() if "blocks." not in name)
     transformer = outside + max(sizes.values()) if placement.residence == "file" else placement.transformer
+    sampling += unpacked(model, placement)
     together = placement.text if placement.residence == "memory" else 0
     made = placement.vae + transformer + max(sampling, decoding)
     return FIRST_USE + max(made, placement.vae + together + transformer, placement.text + placement.vae)
+
+
+def unpacked(model: Model, placement: Placement | None) -> int:
+    """Bytes of the largest matrix of the blocks while it is made from 8 bits, by way of float32."""
+    if placement is None or placement.weights == "exact":
+        return 0
+    numbers = max(one.numel() for name, one in model.dit.named_parameters() if "blocks." in name)
+    return numbers * (4 + placement.dtype.itemsize)
 
 
 def _chunk(model: Model, height: int, width: int) -> int:
@@ -218,6 +231,8 @@ def refuse_above(model: Model, recipe: Recipe, free: int, needed: Callable[[Reci
         if fitting
         else "ask for a shorter clip: no size fits at this length"
     )
+    if not fitting and model.placement is not None and model.placement.weights == "int8":
+        remedy += ", or leave out --weights int8, so that weights may stay in their file"
     raise InputError(
         f"{recipe.size} with {recipe.frames} frames needs about {readable(need)}, "
         f"{readable(free)} are free; {remedy}."
@@ -227,6 +242,7 @@ def refuse_above(model: Model, recipe: Recipe, free: int, needed: Callable[[Reci
 def told(placement: Placement) -> str:
     """Where the weights go, in words."""
     kind = str(placement.dtype).removeprefix("torch.")
+    kind = kind if placement.weights == "exact" else f"8 bits and {kind}"
     text, transformer, vae = map(readable, (placement.text, placement.transformer, placement.vae))
     return {
         "memory": f"text encoder {text}, transformer {transformer} in {kind} and VAE {vae}, all in memory",
@@ -234,6 +250,17 @@ def told(placement: Placement) -> str:
         "file": f"text encoder {text}, let go; transformer of {transformer} in {kind}, each block brought from its "
         f"file when it is used; VAE {vae}",
     }[placement.residence]
+
+
+def in_8_bits(placement: Placement, free: int, needed: Callable[[Placement], int]) -> str:
+    """What weights in 8 bits would change, in words; nothing when exact ones fit or those do not either.
+
+    needed: the bytes that the clip takes with the weights placed so.
+    """
+    small = replace(placement, weights="int8").within(free)
+    if placement.residence != "file" or needed(small) > free:
+        return ""
+    return f"--weights int8 takes {readable(small.transformer)} and stays in memory, at a small loss: {LOSS}"
 
 
 def free_disk(folder: Path) -> int:

@@ -22,6 +22,7 @@ from mutoscope.generation.generate import frames_of, record, roll, save
 from mutoscope.generation.request import Recipe, file_sha256
 from mutoscope.generation.storyboard import make_storyboard
 from mutoscope.video import VideoWriter, read_recipe, read_video
+from mutoscope.weights.residence import Weights
 from mutoscope.weights.store import Model
 
 MANIFEST = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -30,10 +31,11 @@ MANIFEST = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """A model by name and by the sha256 of its weights."""
+    """A model by name and by the sha256 of its weights, and whether these were rounded to 8 bits as they were read."""
 
     name: str
     sha256: str
+    weights: Weights = "exact"
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from mutoscope.serving.shelf import Shelf, alone
 from mutoscope.serving.webhooks import Webhook, deliver_due
 from mutoscope.weights import card as weights
 from mutoscope.weights.card import ModelCard
+from mutoscope.weights.library import located
 
 STOP_SECONDS = 25.0
 """Time for workers to end after SIGTERM; then they are killed and their jobs go back to the queue."""
@@ -56,10 +57,11 @@ log = logging.getLogger("mutoscope.server")
 class ServeConfig:
     """How to serve. `hosts` and `origins` are let in beside this machine's own names.
 
-    `workers` processes each load the model onto `device` (None: the best there is). Finished videos are kept
-    for `keep_hours` (None: until they are deleted). `webhook` is told of finished videos. With a `backend`
-    its model of this name ("": the first) draws, and each worker waits for one video at a time. `database` is the
-    URL of a PostgreSQL and `objects` an s3://BUCKET for workers on other machines ("": files in `data`).
+    `workers` processes each load the model onto `device` (None: the best there is), with `weights` as `load` takes
+    them. Finished videos are kept for `keep_hours` (None: until they are deleted). `webhook` is told of finished
+    videos. With a `backend` its model of this name ("": the first) draws, and each worker waits for one video at a
+    time. `database` is the URL of a PostgreSQL and `objects` an s3://BUCKET for workers on other machines ("": files
+    in `data`).
     """
 
     data: Path = field(default_factory=lambda: default_data())
@@ -68,6 +70,7 @@ class ServeConfig:
     port: int = 8000
     workers: int = 1
     device: str | None = None
+    weights: str = "exact"
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     limits: QueueLimits = field(default_factory=QueueLimits)
@@ -97,6 +100,10 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: Non
     """
     if config.backend and (config.database or config.objects):
         raise InputError("A backend keeps its jobs here; leave out --database and --objects, or --backend.")
+    if config.backend and config.weights != "exact":
+        raise InputError(
+            "A backend chooses the weights that it draws with; leave out --weights, or --backend."
+        )
     objects = open_objects(config.objects) if config.objects else None
     shelf = Shelf(config.data.absolute(), objects)
     with contextlib.ExitStack() as held:
@@ -120,15 +127,23 @@ def serve(config: ServeConfig, on_ready: Callable[[str], None] = lambda url: Non
 def _card(config: ServeConfig, shelf: Shelf) -> ModelCard:
     """The card of the model that draws, here or at the backend."""
     if not config.backend:
+        if config.weights != "exact":
+            from mutoscope.weights.store import check_weights  # torch
+
+            check_weights(config.model, config.weights)
         return find_card(config.model)
     return learn(from_environment(config.backend), config.model, folder_of(shelf)).card
 
 
 def find_card(name_or_path: str) -> ModelCard:
-    """What a model says of itself, read without torch."""
+    """What a model says of itself; of a model of ours read without torch."""
     built_in = Path(weights.__file__).parent / name_or_path
     folder = built_in if (built_in / "model.json").exists() else Path(name_or_path)
     if not (folder / "model.json").exists():
+        if located(name_or_path).is_dir():
+            from mutoscope.weights.store import read_card  # torch, for the headers of Wan's files
+
+            return read_card(name_or_path)
         raise InputError(f"There is no model {name_or_path!r}; give a built-in name or a model folder.")
     card = read_table(folder / "model.json").get("card")
     if not isinstance(card, dict):
@@ -232,8 +247,8 @@ class Crew:
             if self.config.backend:
                 started = ["mutoscope.serving.backend", str(self.shelf.root), self.config.backend, *last]
             else:
-                drawing = [str(self.shelf.root), self.config.model, self.config.device or "", *last]
-                started = ["mutoscope.serving.worker", *drawing]
+                model = [self.config.model, self.config.device or "", self.config.weights]
+                started = ["mutoscope.serving.worker", str(self.shelf.root), *model, *last]
             shared = {DATABASE: self.config.database, OBJECTS: self.config.objects}  # others see arguments
             process = subprocess.Popen(
                 [sys.executable, "-m", *started], stdin=subprocess.DEVNULL, env={**os.environ, **shared}

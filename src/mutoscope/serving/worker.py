@@ -1,7 +1,7 @@
 """One worker: a process with one model on one device that takes jobs, makes them and publishes them.
 
-Run by the server as `python -m mutoscope.serving.worker DATA MODEL DEVICE NAME KEEP`, then it dies with the server;
-or alone on another machine, with `mutoscope worker`. It stops a cancelled job within one sampler step, and on
+Run by the server as `python -m mutoscope.serving.worker DATA MODEL DEVICE WEIGHTS NAME KEEP`, then it dies with the
+server; or alone on another machine, with `mutoscope worker`. It stops a cancelled job within one sampler step, and on
 SIGTERM ends the running job or gives it back.
 """
 
@@ -350,6 +350,7 @@ class Alone:
     objects: str
     model: str
     device: str
+    weights: str
     name: str
     keep_seconds: float | None
 
@@ -366,7 +367,7 @@ def work_alone(config: Alone) -> int:
     with alone(shelf.root):
         for name in ("videos", "inputs"):
             shutil.rmtree(shelf.root / name, ignore_errors=True)  # of a run that was killed
-        model = load(config.model, config.device or None)
+        model = load(config.model, config.device or None, weights=config.weights)
         place = _place(shelf, store, model, config.name, config.keep_seconds)
         log.info("ready with the model %s on %s", model.card.name, model.vae.latent_mean.device)
         return work(replace(place, is_apart=True), drain)
@@ -391,13 +392,14 @@ def begin_log() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    data, name_or_path, device, name, keep = arguments
+    data, name_or_path, device, weights, name, keep = arguments
     die_with_parent()
     begin_log()
     drain = Drain()
     try:
         shelf, store = opened(data)
-        place = _place(shelf, store, load(name_or_path, device or None), name, float(keep) if keep else None)
+        model = load(name_or_path, device or None, weights=weights)
+        place = _place(shelf, store, model, name, float(keep) if keep else None)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -12,19 +12,22 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import Module
 
 from mutoscope.errors import InputError
 from mutoscope.models.dit import DiT
 from mutoscope.models.experts import Experts
+from mutoscope.weights.quantise import QuantisedLinear
 from mutoscope.weights.store import Model
 from mutoscope.weights.tensor_files import PICKLES, named
-from mutoscope.weights.wan_layouts import Layout, dit_table, shaped_as_ours
+from mutoscope.weights.wan_layouts import Layout, blank_dit, dit_table, shaped_as_ours
 
 STRENGTHS = (-10.0, 10.0)
 PREFIX = re.compile(r"^(?:base_model\.model\.|model\.|pipe\.|diffusion_model\.|transformer\.|dit\.|unet\.)*")
@@ -61,6 +64,10 @@ class Change:
             )
         assert self.whole is not None
         return self.whole.to(device, torch.float32)
+
+
+Strong = tuple[Change, float]
+"""A change and its strength."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def read_lora(path: str | Path, dit: DiT, allow_unmatched: bool = False) -> LoRA
             f"{path} has {len(unmatched)} keys without a place in this model: {named(sorted(unmatched))}; use the "
             "model that it was trained for, or leave them out with --allow-unmatched."
         )
-    shapes = {name: tuple(tensor.shape) for name, tensor in dit.state_dict().items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in blank_dit(dit.config).state_dict().items()}
     changes: dict[str, Change] = {}
     for layer, parts in found.items():
         changes |= _changes(path, layer, parts, scales.get(layer, 1.0), shapes)
@@ -145,16 +152,48 @@ def fuse(dit: DiT, loras: Sequence[tuple[LoRA, float]], keep: bool = True) -> Fu
     """
     parameters = dict(dit.named_parameters())
     originals: dict[str, Tensor] = {}
-    for name in dict.fromkeys(name for lora, _ in loras for name in lora.changes):
+    for name, changes in _together(loras).items():
         parameter = parameters[name]
         if keep:
             originals[name] = parameter.detach().clone()
-        total = parameter.float()
-        for lora, strength in loras:
-            if name in lora.changes:
-                total = total + strength * lora.changes[name].delta(parameter.device).reshape(parameter.shape)
-        parameter.copy_(total)
+        parameter.copy_(_changed(parameter, changes))
     return Fused(originals)
+
+
+def fuse_when_read(dit: DiT, loras: Sequence[tuple[LoRA, float]]) -> None:
+    """As `fuse` for a DiT that is yet to be read: each weight is changed on its way in, before it is rounded."""
+    for name, changes in _together(loras).items():
+        above, _, last = name.rpartition(".")
+        change = partial(_change_read, last, changes)
+        dit.get_submodule(above).register_load_state_dict_pre_hook(change)  # type: ignore[no-untyped-call]
+
+
+def _change_read(
+    last: str, changes: Sequence[Strong], layer: Module, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """A step of loading: one tensor with its changes, in float32 where it will be rounded, else in its type."""
+    weight = state.get(prefix + last)
+    if weight is None:  # in another part of the file
+        return
+    dtype = torch.float32 if isinstance(layer, QuantisedLinear) and last == "weight" else weight.dtype
+    state[prefix + last] = _changed(weight, changes).to(dtype)
+
+
+def _together(loras: Sequence[tuple[LoRA, float]]) -> dict[str, list[Strong]]:
+    """The changes of each parameter with their strengths."""
+    found: dict[str, list[Strong]] = {}
+    for lora, strength in loras:
+        for name, change in lora.changes.items():
+            found.setdefault(name, []).append((change, strength))
+    return found
+
+
+def _changed(weight: Tensor, changes: Sequence[Strong]) -> Tensor:
+    """In float32."""
+    total = weight.float()
+    for change, strength in changes:
+        total = total + strength * change.delta(weight.device).reshape(weight.shape)
+    return total
 
 
 @torch.no_grad()
@@ -168,16 +207,24 @@ def unfuse(dit: DiT, fused: Fused) -> None:
 def with_loras(model: Model, given: Sequence[tuple[Path, float]], allow_unmatched: bool = False) -> Model:
     """The model with LoRAs fused into its DiT, in place; its sha256 tells of them, so that a recipe does too.
 
-    Of two experts each gets those that `experts_of` says.
+    Into weights in 8 bits they go before these are rounded. Of two experts each gets those that `experts_of` says.
     """
-    if model.wake is not None:
+    rounded = model.weights == "int8"
+    if rounded and not all(one.is_meta for one in model.dit.parameters()):
+        raise InputError(
+            "These weights have been rounded to 8 bits already and a LoRA comes before that; load the model again."
+        )
+    if model.wake is not None and not rounded:
         model.wake()
     together: dict[DiT, list[tuple[LoRA, float]]] = {}
     for path, strength in given:
         for dit in experts_of(model.dit, path):
             together.setdefault(dit, []).append((read_lora(path, dit, allow_unmatched), strength))
     for dit, loras in together.items():
-        fuse(dit, loras, keep=False)
+        if rounded:
+            fuse_when_read(dit, loras)
+        else:
+            fuse(dit, loras, keep=False)
     identity = hashlib.sha256(model.card.sha256.encode())
     for path, strength in given:
         file = path / "adapter_model.safetensors" if path.is_dir() else path
@@ -233,7 +280,7 @@ def _split(key: str) -> tuple[str, str]:
 
 def _layers(dit: DiT) -> dict[str, str]:
     """Ours by the name of every layer and lone parameter in each layout, dots as underscores (kohya has no dots)."""
-    ours = {name: _layer(name) for name in dit.state_dict()}
+    ours = {name: _layer(name) for name in blank_dit(dit.config).state_dict()}
     layers = {layer.replace(".", "_"): layer for layer in ours.values()}
     config = dit.config
     if config.positions == "grid" and not config.pooled_text and not config.coordinates:  # Wan's architecture

@@ -4,12 +4,14 @@ The text encoder and the transformer are needed one after the other. Where both 
 read when it is first used, after the prompts have been encoded and the encoder has gone. Where the transformer itself
 does not fit, the weights of its blocks stay mapped from the file, as it has them, and each is brought to the device
 and the type of the work when it is multiplied with: the kernel keeps as much of the file in memory as there is room.
+Or, where that is asked for, these weights are rounded to 8 bits as they are read (`quantise`) and lie in memory: the
+clip is another one then.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mutoscope.models.dit import DiT
+from mutoscope.weights.quantise import QuantisedLinear, bytes_in_8_bits
 from mutoscope.weights.tensor_files import read_entries
 
 Residence = Literal["memory", "late", "file"]
+Weights = Literal["exact", "int8"]
 
 RESERVE = 256 * 2**20
 """Bytes left to the rest of the machine."""
@@ -38,21 +42,34 @@ TRANSFORMER_ALONE = 0.75
 class Placement:
     """Where the weights of a model go: bytes of each part in the type that it works in, and the transformers' place.
 
-    text: in the type of its file. transformer: of all experts. dtype: of the transformers.
+    text: in the type of its file. numbers: of all transformers; matrices: those of them that may be in 8 bits, the
+    matrices of the blocks. dtype: of the transformers. weights: "int8" keeps matrices in 8 bits.
     """
 
     residence: Residence
     text: int
-    transformer: int
+    numbers: int
+    matrices: int
     vae: int
     dtype: torch.dtype
+    weights: Weights = "exact"
+
+    @property
+    def transformer(self) -> int:
+        """Bytes of all transformers."""
+        if self.weights == "exact":
+            return self.numbers * self.dtype.itemsize
+        return (self.numbers - self.matrices) * self.dtype.itemsize + bytes_in_8_bits(self.matrices)
+
+    def within(self, free: int) -> Placement:
+        """The same weights with so many free bytes; those that are rounded as they are read lie in no file."""
+        residence = chosen(self.text, self.transformer, self.vae, free)
+        return replace(self, residence="late" if (residence, self.weights) == ("file", "int8") else residence)
 
 
 def on_card(placement: Placement, card: int) -> Placement:
     """The placement on a GPU with so many free bytes, where transformers work in bfloat16."""
-    transformer = placement.transformer * torch.bfloat16.itemsize // placement.dtype.itemsize
-    residence = chosen(placement.text, transformer, placement.vae, card)
-    return replace(placement, residence=residence, transformer=transformer, dtype=torch.bfloat16)
+    return replace(placement, dtype=torch.bfloat16).within(card)
 
 
 def chosen(text: int, transformer: int, vae: int, free: int) -> Residence:
@@ -67,6 +84,17 @@ def weight_bytes(path: Path, dtype: torch.dtype | None = None) -> int:
     return sum(
         entry.numel * (dtype or entry.dtype or torch.uint8).itemsize for entry in read_entries(path).values()
     )
+
+
+def count_weights(path: Path) -> tuple[int, int]:
+    """Numbers in the file or folder of a transformer, and those of them in matrices of its blocks; by headers alone."""
+    entries = read_entries(path)
+    matrices = (
+        entry.numel
+        for key, entry in entries.items()
+        if "blocks." in key and key.endswith(".weight") and len(entry.shape) == 2
+    )
+    return sum(entry.numel for entry in entries.values()), sum(matrices)
 
 
 def free_memory(device: torch.device) -> int:
@@ -99,19 +127,26 @@ def unread_bytes(module: nn.Module) -> int:
     return sum(one.numel() * one.element_size() for one in waiting)
 
 
-def read_late(dit: DiT, read: Callable[[], dict[str, Tensor]]) -> Callable[[], None]:
+def fill(dit: DiT, states: Iterable[Mapping[str, Tensor]]) -> None:
+    """Give a transformer on the meta device its weights, a part of them at a time."""
+    for state in states:
+        dit.load_state_dict(state, strict=False, assign=True)
+    assert not any(one.is_meta for one in dit.parameters())
+
+
+def read_late(dit: DiT, read: Callable[[], Iterable[Mapping[str, Tensor]]]) -> Callable[[], None]:
     """Have a transformer on the meta device filled when it is first used; the result fills it at once.
 
     Every use begins with the text: its projection asks for the weights.
     """
 
-    def fill(*_: object) -> None:
+    def wake(*_: object) -> None:
         asked.remove()
         if any(one.is_meta for one in dit.parameters()):
-            dit.load_state_dict(read(), assign=True)
+            fill(dit, read())
 
-    asked = dit.text.register_forward_pre_hook(fill)
-    return fill
+    asked = dit.text.register_forward_pre_hook(wake)
+    return wake
 
 
 class MappedLinear(nn.Linear):
@@ -125,12 +160,27 @@ class MappedLinear(nn.Linear):
 def map_blocks(dit: DiT) -> set[str]:
     """Have the linear layers of the blocks of a transformer on the meta device mapped; the names of their tensors."""
     names = set()
-    for path, module in list(dit.named_modules()):
-        for name, child in list(module.named_children()):
-            place = f"{path}.{name}" if path else name
-            if type(child) is nn.Linear and "blocks." in place:
-                with torch.device("meta"):
-                    mapped = MappedLinear(child.in_features, child.out_features, child.bias is not None)
-                setattr(module, name, mapped)
-                names |= {f"{place}.{part}" for part, _ in mapped.named_parameters()}
+    for place, layer in linear_layers(dit):
+        with torch.device("meta"):
+            mapped = MappedLinear(layer.in_features, layer.out_features, layer.bias is not None)
+        dit.set_submodule(place, mapped)
+        names |= {f"{place}.{part}" for part, _ in mapped.named_parameters()}
     return names
+
+
+def quantise_blocks(dit: DiT, device: torch.device) -> set[str]:
+    """Have linear layers of the blocks of a transformer on the meta device in 8 bits; the names of their weights."""
+    names = set()
+    for place, layer in linear_layers(dit):
+        dit.set_submodule(place, QuantisedLinear(layer, device))
+        names.add(f"{place}.weight")
+    return names
+
+
+def linear_layers(dit: DiT) -> list[tuple[str, nn.Linear]]:
+    """The linear layers of the blocks, by name."""
+    return [
+        (place, module)
+        for place, module in dit.named_modules()
+        if isinstance(module, nn.Linear) and "blocks." in place
+    ]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,7 +31,7 @@ from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.library import located, recorded_hashes
 from mutoscope.weights.quantise import dequantise, quantise, scale_shape
-from mutoscope.weights.residence import Placement
+from mutoscope.weights.residence import Placement, Weights
 
 Storage = Literal["fp32", "fp16", "int8"]
 Part = Literal["vae", "dit", "text", "captioner"]
@@ -63,6 +63,11 @@ class Model:
     narrator: Narrator | None = None  # of models that come with a captioner
     placement: Placement | None = None  # of models whose parts may take turns in memory
 
+    @property
+    def weights(self) -> Weights:
+        """Whether the transformer's weights are those of its file, or rounded to 8 bits."""
+        return "exact" if self.placement is None else self.placement.weights
+
 
 @dataclass
 class CaptionModel:
@@ -90,18 +95,24 @@ class Record:
 
 
 def load(
-    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    name_or_path: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    weights: str = "exact",
 ) -> Model:
     """Load a built-in model by name, or a model folder, ready to generate (evaluation mode).
 
     device: None takes cuda, else mps, else cpu. dtype: None means float32, for Wan's transformers bfloat16 unless
-    on a CPU. Raises InputError for an unknown
-    name and for a folder that is incomplete, damaged or not a model.
+    on a CPU. weights: "int8" rounds those of the blocks of Wan's transformers to 8 bits, which halves their memory in
+    bfloat16 and changes the clip a little. Raises InputError for an unknown name and for a folder that is
+    incomplete, damaged or not a model.
     """
+    check_weights(name_or_path, weights)
     if (theirs := _wan(name_or_path)) is not None:
         from mutoscope.weights.wan_folder import load_wan  # stands on this file
 
-        return load_wan(theirs, _device(device), None if dtype is None else _dtype(dtype))
+        kind = None if dtype is None else _dtype(dtype)
+        return load_wan(theirs, _device(device), kind, cast(Weights, weights))
     folder, record = _open(name_or_path)
     if record.dit is None or record.text is None or record.process is None:
         raise InputError(f"{folder} holds a VAE only; give a model with a DiT and a text encoder.")
@@ -112,6 +123,16 @@ def load(
     text = Text(_load_tokenizer(folder, record), encoder)
     narrator = None if record.captioner is None else _narrator(folder, record, place)
     return Model(vae, dit, text, record.process, record.card, folder, narrator=narrator)
+
+
+def check_weights(name_or_path: str | Path, weights: str) -> None:
+    """Raise InputError for weights of a kind that there is not, or that this model cannot have."""
+    if weights not in get_args(Weights):
+        raise InputError(f"There are no weights {weights!r}; use exact or int8.")
+    if weights != "exact" and _place(name_or_path).is_dir() and _wan(name_or_path) is None:
+        raise InputError(
+            f"{name_or_path} has no Wan transformer: its weights are used as its file has them; leave out {weights!r}."
+        )
 
 
 def load_vae(

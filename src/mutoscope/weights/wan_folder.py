@@ -29,11 +29,19 @@ from mutoscope.models.vae import VAE
 from mutoscope.weights.card import ModelCard
 from mutoscope.weights.encoders import blank_clip, blank_umt5, encoder_kind, load_clip, load_umt5
 from mutoscope.weights.few_steps import distilled
-from mutoscope.weights.residence import Placement, Residence, chosen, free_memory, read_late, weight_bytes
+from mutoscope.weights.residence import (
+    Placement,
+    Weights,
+    count_weights,
+    free_memory,
+    read_late,
+    weight_bytes,
+)
 from mutoscope.weights.store import Model
 from mutoscope.weights.tensor_files import PICKLES, PTH, SHARD, named, read_shapes, weight_files
 from mutoscope.weights.wan_layouts import detect
 from mutoscope.weights.wan_modules import (
+    Kept,
     dit_config_at,
     load_vae,
     prepare_dit,
@@ -164,16 +172,19 @@ def pickles(folder: Path) -> list[Path]:
     return sorted(path for path in below(folder) if path.suffix in PICKLES and path.suffix != PTH)
 
 
-def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> Model:
+def load_wan(
+    folder: Path, device: torch.device, dtype: torch.dtype | None = None, weights: Weights = "exact"
+) -> Model:
     """The model of a folder, ready to generate; see `survey`, and `residence` for where its weights lie.
 
     dtype: None means float32 for the VAE, and for the transformer too on a CPU, elsewhere bfloat16.
+    weights: "int8" has the matrices of the transformer's blocks in 8 bits, read when it is first used.
     """
     parts = survey(folder)
     told = read_json(folder / "model_index.json")
     kind = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    placement = placement_of(parts, device, kind)
-    high, wake_high = read_dit(parts.dit, placement.residence, device, kind)
+    placement = placement_of(parts, device, kind, weights)
+    high, wake_high = read_dit(parts.dit, placement, device)
     wake: list[Callable[[], None]] = [wake_high]
     name = name_of(high.config, 1 if parts.low is None else 2)
     setting = SETTINGS[name]
@@ -185,7 +196,7 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = Non
                 f"{folder} has two experts and the boundary {boundary!r} between them, which is not between 0 and 1; "
                 "it is no A14B model."
             )
-        low, wake_low = read_dit(parts.low, placement.residence, device, kind)
+        low, wake_low = read_dit(parts.low, placement, device)
         wake.append(wake_low)
         dit = Experts(high, low, boundary, setting.low_share)
     steps = read_json(folder / "scheduler" / "scheduler_config.json")
@@ -199,7 +210,7 @@ def load_wan(folder: Path, device: torch.device, dtype: torch.dtype | None = Non
         name=folder.resolve().name,
         defaults=distilled(setting.defaults, told),
         training={"family": name},
-        sha256=fingerprint(parts),
+        sha256=identity(parts, weights),
     )
     vae = load_vae(parts.vae, device=str(device), dtype=dtype or torch.float32)
     return Model(
@@ -229,22 +240,27 @@ def check_weights(folder: Path) -> None:
         blank_clip(parts.clip)
 
 
-def placement_of(parts: Parts, device: torch.device, dtype: torch.dtype) -> Placement:
+def placement_of(
+    parts: Parts, device: torch.device, dtype: torch.dtype, weights: Weights = "exact"
+) -> Placement:
     """Where the weights go, by what is free and by the headers of the files."""
-    experts = [part for part in (parts.dit, parts.low) if part is not None]
-    transformer = sum(weight_bytes(part, dtype) for part in experts)
+    counts = [count_weights(part) for part in (parts.dit, parts.low) if part is not None]
+    numbers, matrices = map(sum, zip(*counts, strict=True))
     text, vae = weight_bytes(parts.text), weight_bytes(parts.vae, torch.float32)
-    residence = chosen(text, transformer, vae, free_memory(device))
-    return Placement(residence, text, transformer, vae, dtype)
+    placement = Placement("memory", text, numbers, matrices, vae, dtype, weights)
+    return placement.within(free_memory(device))
 
 
-def read_dit(
-    path: Path, residence: Residence, device: torch.device, dtype: torch.dtype
-) -> tuple[DiT, Callable[[], None]]:
-    """One transformer, and what fills it if it is not filled yet."""
-    dit, read = prepare_dit(path, None, str(device), dtype, mapped=residence == "file")
+def read_dit(path: Path, placement: Placement, device: torch.device) -> tuple[DiT, Callable[[], None]]:
+    """One transformer, and what fills it if it is not filled yet.
+
+    One in 8 bits waits until it is used, or asked for, so that LoRAs come before the rounding.
+    """
+    kept: Kept = "mapped" if placement.residence == "file" else "plain"
+    exact = placement.weights == "exact"
+    dit, read = prepare_dit(path, None, str(device), placement.dtype, kept if exact else "int8")
     fill = read_late(dit, read)
-    if residence == "memory":
+    if exact and placement.residence == "memory":
         fill()
     return dit, fill
 
@@ -274,6 +290,12 @@ def wan_card(folder: Path) -> ModelCard:
         training={"family": name},
         sha256=fingerprint(parts),
     )
+
+
+def identity(parts: Parts, weights: Weights) -> str:
+    """`fingerprint` of the weights as they are used: rounded ones are others."""
+    exact = fingerprint(parts)
+    return exact if weights == "exact" else hashlib.sha256(f"{exact} {weights}".encode()).hexdigest()
 
 
 def fingerprint(parts: Parts) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from mutoscope.models.dit import DiT, DiTConfig
 from mutoscope.models.vace import VaceConfig
 from mutoscope.models.wan_image import ImageDiTConfig
 from mutoscope.models.wan_vae import WanVAE, WanVAEConfig
-from mutoscope.weights.residence import map_blocks
+from mutoscope.weights.residence import fill, map_blocks, quantise_blocks
 from mutoscope.weights.tensor_files import EIGHT_BITS, Entry, Shape, opened, read_shapes, weight_files
 from mutoscope.weights.wan_layouts import (
     Form,
@@ -33,6 +33,7 @@ from mutoscope.weights.wan_layouts import (
 
 M = TypeVar("M", bound=nn.Module)
 K = TypeVar("K")
+Kept = Literal["plain", "mapped", "int8"]
 OUR_KINDS: dict[str, type] = {
     "DiT": DiTConfig,
     "ImageDiT": ImageDiTConfig,
@@ -90,7 +91,7 @@ def load_dit(
 ) -> DiT:
     """A Wan DiT from a file or a folder of shards, in evaluation mode; see `prepare_dit`."""
     dit, read = prepare_dit(Path(path), heads, device, dtype)
-    dit.load_state_dict(read(), assign=True)
+    fill(dit, read())
     return dit
 
 
@@ -99,12 +100,13 @@ def prepare_dit(
     heads: int | None = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-    mapped: bool = False,
-) -> tuple[DiT, Callable[[], dict[str, Tensor]]]:
-    """A Wan DiT on the meta device, and what reads its weights; the files have been checked.
+    kept: Kept = "plain",
+) -> tuple[DiT, Callable[[], Iterator[dict[str, Tensor]]]]:
+    """A Wan DiT on the meta device, and what reads its weights, block by block; the files have been checked.
 
     heads: their number; None takes that of the config.json beside the weights, else heads 128 wide as in
-    every published model. mapped: leave the weights of the blocks in the file (see `residence`).
+    every published model. kept: "mapped" leaves the weights of the blocks in the file (see `residence`), "int8" has
+    them rounded to 8 bits when what was read is loaded.
 
     Raises InputError for weights that are not a Wan DiT's, and as `check` does.
     """
@@ -116,11 +118,18 @@ def prepare_dit(
     table = dit_table(config, form.layout, form.prefix)
     check(shapes, table, path)
     dit = blank_dit(config).to(dtype).eval()
-    left = map_blocks(dit) if mapped else set()
+    left = set()
+    if kept != "plain":
+        left = map_blocks(dit) if kept == "mapped" else quantise_blocks(dit, torch.device(device))
+    parts: dict[str, Table] = {}
+    for name, place in table.items():
+        block = ".".join(name.split(".")[:2]) if "blocks." in name else ""
+        parts.setdefault(block, {})[name] = place
 
-    def read() -> dict[str, Tensor]:
-        state = read_state(path, {name: table[name] for name in table if name not in left}, device, dtype)
-        return state | read_state(path, {name: table[name] for name in left}, "cpu", None)
+    def read() -> Iterator[dict[str, Tensor]]:
+        for part in parts.values():
+            state = read_state(path, {name: part[name] for name in part if name not in left}, device, dtype)
+            yield state | read_state(path, {name: part[name] for name in part if name in left}, "cpu", None)
 
     return dit, read
 
