@@ -1,7 +1,7 @@
 """Wan on this machine against diffusers' classes with the same random weights: sampling, decoding, options.
 
     python benchmarks/wan_speed.py [--depth N] [--width N] [--tokens 320 1280 4096] [--steps 20] [--rounds N]
-        [--frames 17 33 65 129] [--side 64] [--vae-width N] [--threads N]
+        [--frames 17 33 65 129] [--side 64] [--vae-width N] [--threads N] [--compile]
 
 fp32, no compilation, both sides in turn in one run, so that other work on the machine disturbs both alike; a ratio is
 the median over the rounds of diffusers' time by ours. Sampling: guided steps of UniPC with 512 text tokens of which 24
@@ -28,6 +28,7 @@ from mutoscope.diffusion.guidance import Guidance, guide
 from mutoscope.diffusion.sampler import SAMPLERS
 from mutoscope.generation.conditions import Condition
 from mutoscope.generation.sampling import Branches, Embedded
+from mutoscope.models.compilation import compile_blocks, uncompiled
 from mutoscope.models.dit import DIT_PRESETS, DiT
 from mutoscope.models.umt5 import MAX_TOKENS
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE
@@ -161,6 +162,8 @@ def sampling(options: argparse.Namespace) -> None:
             f"{frames * rows * columns // 4:>7} {other:12.2f} {mine:8.2f} {ratio:6.2f} "
             f"{difference(results['ours'], results['theirs']):11.1e}"
         )
+        if options.compile:
+            tell_compiled(ours, ours_once, options.rounds, results)
         for low, high in INTERVALS:
             name = f"guidance from sigma {high:g} down to {low:g}"
             _, fast, gain = in_turns(
@@ -169,6 +172,22 @@ def sampling(options: argparse.Namespace) -> None:
             print(
                 f"{'':>7} {name}: {fast:.2f} s, gain {gain:.2f}, PSNR {psnr(results[name], results['ours']):.1f} dB"
             )
+
+
+def tell_compiled(dit: DiT, once: Callable[..., None], rounds: int, results: dict[str, Tensor]) -> None:
+    """Compiled blocks against those as written, in turns; the seconds of the first use apart."""
+    torch.compiler.set_stance("default")
+    compile_blocks([dit])
+    first = seconds(lambda: once(name="compiled"))
+
+    def plain() -> None:
+        with uncompiled(compiled=True):
+            once()
+
+    _, fast, gain = in_turns(plain, lambda: once(name="compiled"), rounds)
+    apart = psnr(results["compiled"], results["ours"])
+    print(f"{'':>7} compiled: {fast:.2f} s, gain {gain:.2f}, PSNR {apart:.1f} dB, first use {first:.0f} s")
+    torch.compiler.set_stance("force_eager")  # for all that follows
 
 
 def peak_of(work: Callable[[], object]) -> float:
@@ -226,6 +245,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[17, 33, 65, 129])
     parser.add_argument("--side", type=int, default=64, help="pixels, a multiple of 16")
     parser.add_argument("--vae-width", type=int, default=96)
+    parser.add_argument("--compile", action="store_true", help="compiled blocks too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -69,7 +69,7 @@ def make_larger(
     """
     if read_recipe(clip) is not None:
         made = read_record(clip)
-        loaded = open_model(model or made.model.name, say, made.model.weights)
+        loaded = open_model(model or made.model.name, say, made.model.weights, made.machine.compiled)
         if (
             made.recipe.task is None
             and made.recipe.stopped is None
@@ -185,9 +185,9 @@ def expected(model: Model, recipe: Recipe) -> str:
     )
 
 
-def open_model(name: str, say: Say, weights: str = "exact") -> Model:
+def open_model(name: str, say: Say, weights: str = "exact", compiled: bool = False) -> Model:
     """Load a model and say which it is and where it runs."""
-    model = load(name, weights=weights)
+    model = load(name, weights=weights, compiled=compiled)
     weight = model.vae.latent_mean
     parameters = sum(
         p.numel() for part in (model.vae, model.dit, model.text.encoder) for p in part.parameters()
@@ -196,7 +196,8 @@ def open_model(name: str, say: Say, weights: str = "exact") -> Model:
         "model",
         f"{model.card.name}, {parameters / 1e6:.1f} M parameters, on {weight.device}, "
         f"{str(weight.dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
-        + (", the transformer's weights in 8 bits" if model.weights == "int8" else ""),
+        + (", the transformer's weights in 8 bits" if model.weights == "int8" else "")
+        + (", compiled at its first step (about a minute)" if model.compiled else ""),
     )
     return model
 

@@ -1,7 +1,6 @@
 """Devices, precision, compiled blocks, sittings."""
 
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -10,14 +9,11 @@ import pytest
 import torch
 
 from mutoscope.errors import InputError
-from mutoscope.models.dit import DiT, DiTConfig
 from mutoscope.training.machine import (
     Leg,
     autocast,
-    compile_blocks,
     device_of,
     dtype_of,
-    uncompiled,
     words_for,
 )
 
@@ -50,23 +46,6 @@ def test_a_leg_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: now + 9.1 * 60)
     assert short.over
     assert not endless.over
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_blocks_compute_the_same_under_the_same_names() -> None:
-    torch.manual_seed(0)
-    dit = DiT(DiTConfig(width=32, depth=2, heads=2, mlp_width=64, text_width=16, zero_init=False))
-    names = list(dit.state_dict())
-    inputs = (torch.randn(2, 16, 3, 4, 4), torch.tensor([500.0, 20.0]), torch.randn(2, 5, 16))
-    with torch.no_grad():
-        plain = dit(*inputs)
-        compile_blocks([dit])
-        with uncompiled(compiled=True):
-            assert torch.equal(dit(*inputs), plain)
-        assert torch.allclose(dit(*inputs), plain, atol=1e-4)
-    assert list(dit.state_dict()) == names
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from mutoscope.commands.options import (
+    Compile,
     Draft,
     Follow,
     Fps,
@@ -160,6 +161,7 @@ class Making:
     output: Output = None
     model: ModelName = "tiny"
     weights: Weights = "exact"
+    compiled: Compile = False
     as_json: Json = False
     quiet: Quiet = False
 
@@ -205,7 +207,7 @@ def make_from_clips(request: "Request", task: "Task", making: Making) -> None:
     from mutoscope.making import make_from, open_model, tell_what_is_not_read
 
     say = Say(making.as_json, making.quiet)
-    loaded = open_model(making.model, say, making.weights)
+    loaded = open_model(making.model, say, making.weights, making.compiled)
     tell_what_is_not_read(loaded, request.prompt, say)
     make_from(loaded, request, task, making.output, say)
 

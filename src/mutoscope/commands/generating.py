@@ -83,7 +83,8 @@ def generate(
         request = expanded(request, model, expander, say)
     from mutoscope.making import make, open_model, tell_what_is_not_read  # torch, once nothing is amiss
 
-    loaded = _with_loras(open_model(model, say, making.weights), lora, say, allow_unmatched)
+    loaded = open_model(model, say, making.weights, making.compiled)
+    loaded = _with_loras(loaded, lora, say, allow_unmatched)
     if not request.sigmas:
         _tell_of_few_steps([model, *(lora or [])], loaded, say)
     tell_what_is_not_read(loaded, request.prompt, say)
@@ -295,7 +296,7 @@ def reproduce(
     made = read_record(file)
     check_place(output)
     say = Say(quiet=quiet)
-    loaded = open_model(model or made.model.name, say, made.model.weights)
+    loaded = open_model(model or made.model.name, say, made.model.weights, made.machine.compiled)
     loaded = _with_loras(loaded, lora, say, allow_unmatched)
     path = output if output is not None else unused(Path(f"{file.stem}-again{file.suffix}"))
     if path.exists() and path.samefile(file):

@@ -19,6 +19,12 @@ Weights = Annotated[
         help="Of Wan's transformers: as they are, or in 8 bits, which takes about half the memory.",
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Compile the transformer at its first step: pays for large or many clips."
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="FILE", help="As x.mp4 .mov .webm .gif .png, or a folder."),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mutoscope.commands.drawing import Drawing, Making, make_from_clips, spread
-from mutoscope.commands.options import ModelName, Prompt, Quiet, Source, Weights
+from mutoscope.commands.options import Compile, ModelName, Prompt, Quiet, Source, Weights
 from mutoscope.errors import InputError
 
 
@@ -75,6 +75,7 @@ def storyboard(
     ] = Path("storyboard.mp4"),
     model: ModelName = "tiny",
     weights: Weights = "exact",
+    compiled: Compile = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a clip from cards: shots, cuts and morphs.
@@ -105,7 +106,7 @@ def storyboard(
     from mutoscope.making import open_model
     from mutoscope.terminal import Progress
 
-    loaded = open_model(model, say, weights)
+    loaded = open_model(model, say, weights, compiled)
     board = cast_board(board, board.fps or loaded.card.defaults.fps)
     parts = output.with_name(f".{output.stem}.shots")
     start = time.perf_counter()

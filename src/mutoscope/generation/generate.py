@@ -197,6 +197,7 @@ def record(model: Model, recipe: Recipe) -> dict[str, Any]:
             "device": str(model.vae.latent_mean.device),
             "threads": torch.get_num_threads(),
             "platform": platform.machine(),
+            **({"compiled": True} if model.compiled else {}),
         },
         "recipe": to_dict(recipe),
     }

@@ -183,7 +183,7 @@ def key(model: Model, request: Request) -> str:
         "mutoscope": __version__,
         "request": to_dict(request),
         "pictures": [path and file_sha256(path) for path in pictures],
-        "model": model.card.sha256,
+        "model": model.identity,
         "torch": [torch.__version__, torch.get_num_threads(), str(model.vae.latent_mean.device)],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -46,6 +46,7 @@ class Machine:
     device: str
     threads: int
     platform: str
+    compiled: bool = False
 
 
 @dataclass(frozen=True)

@@ -257,5 +257,5 @@ def with_clips(
 
 def shot_key(model: Model, part: Recipe, shot: Shot) -> str:
     """16 hexadecimal digits of what decides the latents of a shot."""
-    facts = [model.card.sha256, to_dict(part), to_dict(shot), str(model.vae.latent_mean.device)]
+    facts = [model.identity, to_dict(part), to_dict(shot), str(model.vae.latent_mean.device)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

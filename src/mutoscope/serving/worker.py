@@ -6,6 +6,7 @@ SIGTERM ends the running job or gives it back.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -267,7 +268,7 @@ def _check_model(place: Place, job: Job) -> None:
 
 def _journal(shelf: Shelf, model: Model, job: Job) -> Journal:
     """What earlier attempts at a job left, if they were made with these very weights."""
-    folder = shelf.steps(job) / (model.card.sha256[:16] or "unnamed")
+    folder = shelf.steps(job) / hashlib.sha256(model.identity.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     return Journal(folder, any(folder.glob("*.safetensors")))
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import platform
 import time
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import nn
 
 from mutoscope.errors import InputError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
-MOST_SHAPES = 64  # that blocks are compiled for; any further runs uncompiled
 MALLOPT = {  # of <malloc.h>
     -4: 0,  # M_MMAP_MAX: no block has a mapping of its own, which would be given back
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: nothing is given back from the end of the heap
@@ -41,26 +37,6 @@ def dtype_of(precision: Precision) -> torch.dtype:
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Within, activations have the precision of the config; weights and losses stay fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def compile_blocks(modules: Sequence[nn.Module], few_shapes: bool = False) -> None:
-    """Compile every module in the nn.ModuleLists of these, in place: names of weights stay as they are.
-
-    Blocks are alike, so one of them is compiled for all. few_shapes: compile anew for every shape (12 s each on two
-    cores), which makes a step 1.6 times as fast there as the default, where a length that changes becomes dynamic.
-    """
-    if few_shapes:
-        torch._dynamo.config.recompile_limit = MOST_SHAPES
-    for module in modules:
-        for blocks in module.modules():
-            if isinstance(blocks, nn.ModuleList):
-                for block in blocks:
-                    block.compile(dynamic=False if few_shapes else None)
-
-
-def uncompiled(compiled: bool) -> contextlib.AbstractContextManager[object]:
-    """Within, compiled modules run as they are written: for counting, and for shapes met seldom."""
-    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
 
 
 def keep_memory() -> None:

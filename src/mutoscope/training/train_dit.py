@@ -32,6 +32,7 @@ from mutoscope.diffusion.noise import addressed_noise
 from mutoscope.diffusion.process import Process
 from mutoscope.diffusion.sampler import euler
 from mutoscope.errors import InputError
+from mutoscope.models.compilation import compile_blocks, uncompiled
 from mutoscope.models.dit import DIT_PRESETS, DiT, DiTConfig
 from mutoscope.models.text import TEXT_PRESETS, Text, TextConfig, TextEncoder, train_tokenizer
 from mutoscope.models.unet import UNET_PRESETS, UNet, UNetConfig
@@ -40,11 +41,9 @@ from mutoscope.training.machine import (
     DeviceName,
     Leg,
     autocast,
-    compile_blocks,
     device_of,
     dtype_of,
     keep_memory,
-    uncompiled,
     words_for,
 )
 from mutoscope.training.monitor import Watch, count_flop, plot_losses

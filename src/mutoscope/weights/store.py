@@ -24,6 +24,7 @@ from mutoscope.errors import InputError
 from mutoscope.files import replacing_folder
 from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
 from mutoscope.models.clip import PictureEncoder
+from mutoscope.models.compilation import compile_blocks, require_compiler
 from mutoscope.models.dit import DiT, DiTConfig
 from mutoscope.models.text import Text, TextConfig, TextEncoder
 from mutoscope.models.unet import UNet, UNetConfig
@@ -62,11 +63,18 @@ class Model:
     wake: Callable[[], object] | None = None  # reads what would be read when the transformer is first used
     narrator: Narrator | None = None  # of models that come with a captioner
     placement: Placement | None = None  # of models whose parts may take turns in memory
+    compiled: bool = False
 
     @property
     def weights(self) -> Weights:
         """Whether the transformer's weights are those of its file, or rounded to 8 bits."""
         return "exact" if self.placement is None else self.placement.weights
+
+    @property
+    def identity(self) -> str:
+        """Of what computes: models that make other clips of the same request are told apart by it."""
+        marks = ("int8" if self.weights == "int8" else "", "compiled" if self.compiled else "")
+        return "-".join([self.card.sha256, *filter(None, marks)])
 
 
 @dataclass
@@ -99,14 +107,26 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     weights: str = "exact",
+    compiled: bool = False,
 ) -> Model:
     """Load a built-in model by name, or a model folder, ready to generate (evaluation mode).
 
     device: None takes cuda, else mps, else cpu. dtype: None means float32, for Wan's transformers bfloat16 unless
     on a CPU. weights: "int8" rounds those of the blocks of Wan's transformers to 8 bits, which halves their memory in
-    bfloat16 and changes the clip a little. Raises InputError for an unknown name and for a folder that is
-    incomplete, damaged or not a model.
+    bfloat16 and changes the clip a little. compiled: torch.compile takes the transformer's blocks, which costs about a
+    minute at the first use and for each further shape, and changes last bits. Raises InputError for an unknown name,
+    for a folder that is incomplete, damaged or not a model, and where nothing can be compiled.
     """
+    model = _loaded(name_or_path, device, dtype, weights)
+    if compiled:
+        require_compiler(model.vae.latent_mean.device)
+        compile_blocks([model.dit])
+    return replace(model, compiled=compiled)
+
+
+def _loaded(
+    name_or_path: str | Path, device: str | torch.device | None, dtype: str | torch.dtype | None, weights: str
+) -> Model:
     check_weights(name_or_path, weights)
     if (theirs := _wan(name_or_path)) is not None:
         from mutoscope.weights.wan_folder import load_wan  # stands on this file
