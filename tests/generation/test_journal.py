@@ -19,6 +19,7 @@ from mutoscope.generation.generate import resolve, save
 from mutoscope.generation.journal import Job, Journal, key
 from mutoscope.generation.request import Request
 from mutoscope.generation.windows import spans, window
+from mutoscope.weights.residence import Placement
 from mutoscope.weights.store import Model, load
 
 LONG = Request("a red ball rolls", seed=3, width=32, height=32, steps=3, frames=60)
@@ -130,6 +131,9 @@ def test_the_key_follows_all_that_decides_the_clip(model: Model, tmp_path: Path)
     picture.write_bytes(b"2")
     keys.append(key(model, requests[-1]))
     keys.append(key(replace(model, card=replace(model.card, sha256="0")), LONG))
+    keys.append(key(replace(model, compiled=True), LONG))
+    int8 = Placement("memory", 0, 0, 0, 0, torch.float32, "int8")
+    keys.append(key(replace(model, placement=int8), LONG))
     assert len(set(keys)) == len(keys)
     assert key(model, LONG) == keys[0]
 
