@@ -15,7 +15,7 @@ from mutoscope.generation.plan import card_memory, largest_that_fits, plan, read
 from mutoscope.generation.request import Recipe, Request, fill
 from mutoscope.models.dit import DIT_PRESETS
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE
-from mutoscope.weights.residence import Placement, on_card
+from mutoscope.weights.residence import Placement, Weights, linear_layers, on_card
 from mutoscope.weights.store import Model, load
 from mutoscope.weights.wan_layouts import blank_dit
 from mutoscope.weights.wan_settings import SETTINGS
@@ -76,35 +76,80 @@ def test_bytes_for_people(amount: int, text: str) -> None:
     assert readable(amount) == text
 
 
-@pytest.mark.parametrize(
-    ("card", "size", "experts", "residence"),
-    [
-        (80, (1280, 720), 1, "memory"),
-        (80, (1280, 720), 2, "late"),
-        (48, (832, 480), 1, "late"),
-        (24, (832, 480), 1, "file"),
-        (24, (832, 480), 2, "file"),
-    ],
-)
-def test_models_of_14_billions_fit_cards_of_80_and_24_gib(
-    card: int, size: tuple[int, int], experts: int, residence: str
-) -> None:
-    """By prediction; the small card takes block after block from the file."""
+def large(experts: int = 1, weights: Weights = "exact") -> tuple[Any, Placement]:
+    """A model of 14 billions on the meta device, and what of it is to be placed."""
     dit = blank_dit(DIT_PRESETS["wan2.1-t2v-14b"])
-    weights = experts * sum(one.numel() for one in dit.parameters())
+    numbers = sum(one.numel() for one in dit.parameters())
+    matrices = sum(layer.weight.numel() for _, layer in linear_layers(dit))
     with torch.device("meta"):
         vae = WanVAE(WAN_VAE_PRESETS["wan2.1-vae"])
-    defaults = SETTINGS["wan2.1-t2v-14b"].defaults
-    model: Any = SimpleNamespace(vae=vae, dit=dit, card=SimpleNamespace(defaults=defaults), placement=None)
-    recipe = fill(Request("a cat", width=size[0], height=size[1]), defaults)
-    here = Placement("late", round(10.6 * 2**30), weights, weights, 2**29, torch.float32)
+    card = SimpleNamespace(defaults=SETTINGS["wan2.1-t2v-14b"].defaults)
+    text = round(10.6 * 2**30)
+    here = Placement("late", text, experts * numbers, experts * matrices, 2**29, torch.float32, weights)
+    return SimpleNamespace(vae=vae, dit=dit, card=card, placement=None), here
+
+
+@pytest.mark.parametrize(
+    ("card", "size", "experts", "weights", "residence"),
+    [
+        (80, (1280, 720), 1, "exact", "memory"),
+        (80, (1280, 720), 2, "exact", "late"),
+        (48, (832, 480), 1, "exact", "late"),
+        (24, (832, 480), 1, "exact", "file"),
+        (24, (1280, 720), 1, "exact", "file"),
+        (24, (1280, 720), 2, "exact", "file"),
+        (24, (832, 480), 1, "int8", "late"),
+        (32, (1280, 720), 1, "int8", "late"),
+        (48, (832, 480), 2, "int8", "late"),
+    ],
+)
+def test_models_of_14_billions_fit_cards_of_80_to_24_gib(
+    card: int, size: tuple[int, int], experts: int, weights: Weights, residence: str
+) -> None:
+    """By prediction; the small card takes block after block from the file, or holds one transformer in 8 bits."""
+    model, here = large(experts, weights)
+    recipe = fill(Request("a cat", width=size[0], height=size[1]), model.card.defaults)
     free = card * 2**30 - planning.CARD_RESERVE
     there = on_card(here, free)
-    assert (there.residence, there.transformer) == (residence, 2 * weights)
+    assert there.residence == residence
+    each = 2.0 if weights == "exact" else 1.15
+    assert there.transformer == pytest.approx(each * experts * 14.29e9, rel=0.01)
     needed = partial(card_memory, model, placement=there)
     planning.refuse_above(model, recipe, free, needed)
     assert needed(recipe) > 2**30 + (there.transformer if residence != "file" else 0)
-    assert needed(replace(recipe, guidance=1.0)) < needed(recipe)
+    assert needed(replace(recipe, width=recipe.width // 2)) <= needed(recipe)
     with pytest.raises(InputError, match=r"3840x2160 .* fits at this length"):
         planning.refuse_above(model, replace(recipe, width=3840, height=2160), free, needed)
-    assert "bfloat16" in planning.told(there)
+    assert ("8 bits and bfloat16" if weights == "int8" else "in bfloat16") in planning.told(there)
+
+
+def test_the_two_branches_of_large_clips_take_turns() -> None:
+    model, _ = large()
+    recipe = fill(Request("a cat", width=832, height=480, frames=9), model.card.defaults)
+    for frames, times in ((9, 2), (81, 1)):
+        guided = replace(recipe, frames=frames)
+        one = planning.working(model, replace(guided, guidance=1.0), True, 2)[0]
+        assert planning.working(model, guided, True, 2)[0] == times * one
+
+
+def test_8_bits_are_offered_where_they_would_fit_in_memory_and_exact_weights_do_not() -> None:
+    model, here = large()
+    recipe = fill(Request("a cat", width=832, height=480), model.card.defaults)
+
+    def offered(card: int) -> str:
+        free = card * 2**30 - planning.CARD_RESERVE
+        placement = on_card(here, free)
+        return planning.in_8_bits(placement, free, partial(card_memory, model, recipe))
+
+    assert "--weights int8 takes 15.2 GiB" in offered(24)
+    assert "off by 0.5 %" in offered(24)
+    assert offered(80) == offered(16) == ""
+
+
+def test_weights_in_8_bits_that_do_not_fit_may_stay_in_their_file() -> None:
+    model, here = large(weights="int8")
+    recipe = fill(Request("a cat", width=832, height=480), model.card.defaults)
+    free = 16 * 2**30
+    model.placement = on_card(here, free)
+    with pytest.raises(InputError, match="or leave out --weights int8"):
+        planning.refuse_above(model, recipe, free, partial(card_memory, model, placement=model.placement))

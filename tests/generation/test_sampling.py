@@ -18,6 +18,7 @@ from mutoscope.diffusion.guidance import Kind
 from mutoscope.errors import InputError
 from mutoscope.generation import journal as journals
 from mutoscope.generation import request as requests_of
+from mutoscope.generation import sampling
 from mutoscope.generation.conditions import Condition
 from mutoscope.generation.generate import generate_many, resolve, sample, save
 from mutoscope.generation.journal import Journal
@@ -70,7 +71,9 @@ def transformer(kind: str, seed: int = 0) -> Any:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clips", [1, 2])
-def test_the_prompts_alone_say_what_they_say_beside_the_negative_ones(kind: str, clips: int) -> None:
+def test_the_prompts_alone_say_what_they_say_beside_the_negative_ones(
+    kind: str, clips: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dit, process = transformer(kind), FixedShift()
     model: Any = SimpleNamespace(dit=dit, process=process)
     text_BLD, mask_BL = drawn(2 * clips, 7, 14, seed=2), torch.ones(2 * clips, 7)
@@ -92,6 +95,9 @@ def test_the_prompts_alone_say_what_they_say_beside_the_negative_ones(kind: str,
         torch.testing.assert_close(one, both[:clips], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(one, alone(noise, sigma, False), atol=1e-5, rtol=1e-5)
         assert (both[clips:] - one).abs().max() > 1e-3
+        with monkeypatch.context() as patch:
+            patch.setattr(sampling, "IN_TURN", 1)
+            torch.testing.assert_close(branches(noise, sigma, True), both, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mutoscope.errors import InputError
+from mutoscope.models import wan_vae
 from mutoscope.models.wan_vae import WAN_VAE_PRESETS, WanVAE, WanVAEConfig
 from mutoscope.weights.wan_layouts import to_ours, vae_table
 
@@ -84,6 +85,24 @@ def test_equals_diffusers_whole_and_streamed(name: str) -> None:
     assert_near(vae.decode(latent), expected)
     for cuts in ([1, 1, 1, 1], [1, 3], [3, 1]):
         assert_near(torch.cat(list(vae.decode_stream(torch.split(latent, cuts, dim=2))), dim=2), expected)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_a_large_frame_is_enlarged_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the last stages a frame at a time is in memory, and the clip is the same."""
+    config = CONFIGS[name]
+    vae = WanVAE(config).eval()
+    latent = torch.randn(1, 4, 3, 2, 3)
+    expected, seen = vae.decode(latent), list[int]()
+    vae.decoder.norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2]))
+    vae.decode(latent)
+    assert seen == [1 + 2 * config.strides[0]]
+    seen.clear()
+    monkeypatch.setattr(wan_vae, "CHUNK_POSITIONS", 1)
+    found = vae.decode(latent)
+    assert seen == [1] * (1 + 2 * config.strides[0])
+    assert_near(found, expected)
 
 
 @pytest.mark.slow

@@ -84,7 +84,9 @@ def plan(
     if as_json:
         facts = {"size": recipe.size, "frames": recipe.frames, "fps": recipe.fps, "windows": windows}
         costs = {"memory_bytes": need, "disk_bytes": cost.disk, "seconds": took and round(took, 2)}
-        places = {} if placement is None else {"weights": placement.residence, "weight_type": placement.weights}
+        places = (
+            {} if placement is None else {"weights": placement.residence, "weight_type": placement.weights}
+        )
         flop = {"sampling_flop": cost.sampling, "decoding_flop": cost.decoding}
         print(json.dumps({**facts, **costs, **flop, **places}))
         return

@@ -13,11 +13,12 @@ from torch import nn
 
 from mutoscope.errors import InputError
 from mutoscope.generation.large import PIECE, drafted
-from mutoscope.generation.request import Recipe, cover
+from mutoscope.generation.request import Grid, Recipe, cover
+from mutoscope.generation.sampling import IN_TURN
 from mutoscope.generation.windows import spans, window
 from mutoscope.models.vace import VaceConfig
 from mutoscope.models.vae import latent_frames_per_chunk
-from mutoscope.models.wan_vae import WanVAE, frames_per_chunk
+from mutoscope.models.wan_vae import WanVAE, frames_at_once, frames_per_chunk
 from mutoscope.weights.residence import Placement, unread_bytes
 from mutoscope.weights.residence import free_memory as free_memory  # told by plans too
 from mutoscope.weights.store import Model
@@ -34,8 +35,12 @@ Measured 43 and 29 (two blocks of width 1280, two clips of 4096 tokens).
 LATENT_FLOATS = 6000
 """Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
 
-WAN_PIXEL_FLOATS = 17
-"""Peak floats per pixel and channel at full resolution while Wan's VAE decodes a latent frame."""
+WAN_PAST_FLOATS, WAN_PIXEL_FLOATS = 32, 7
+"""Peak floats while Wan's VAE decodes, per pixel and channel at full resolution: of one frame, for what the layers
+remember of the frames before and the smaller stages, and of every frame that is enlarged at a time.
+
+Measured 29 and 5 to 6.7 (2.1 with 32 channels at 448x320, one frame at a time and four).
+"""
 
 WAN_PIXEL_OPERATIONS = 8.6e6
 """Operations of Wan's VAE per pixel of a decoded frame at 96 channels (2.1)."""
@@ -138,13 +143,14 @@ def working(model: Model, recipe: Recipe, whole: bool, itemsize: int) -> tuple[i
     first = spans(grid.frames, window(model))[0]
     position = grid.height * grid.width
     tokens = (len(range(first.start, first.stop)) + len(recipe.references)) * position
-    tokens = tokens // math.prod(model.dit.config.patch) * (1 if recipe.guidance == 1 else 2)
+    tokens = tokens // math.prod(model.dit.config.patch)
+    tokens *= 1 if recipe.guidance == 1 or tokens > IN_TURN else 2
     wans = isinstance(cast(nn.Module, model.vae), WanVAE)
     each = WAN_TOKEN_BYTES[itemsize] if wans else TOKEN_FLOATS * itemsize
     config = model.dit.config
     hints = len(config.hinted) * itemsize if isinstance(config, VaceConfig) else 0
-    chunk = min(grid.frames if whole else first.stop, _chunk(model, grid.height, grid.width)) * position
-    decoding = chunk * _latent_floats(model) * model.vae.latent_mean.element_size()
+    frames = min(grid.frames if whole else first.stop, _chunk(model, grid.height, grid.width))
+    decoding = _decoding_floats(model, grid, frames) * model.vae.latent_mean.element_size()
     return tokens * config.width * (each + hints), decoding
 
 
@@ -175,13 +181,15 @@ def _chunk(model: Model, height: int, width: int) -> int:
     return frames_per_chunk(height, width) if wans else latent_frames_per_chunk(height, width)
 
 
-def _latent_floats(model: Model) -> int:
-    """Peak floats per latent position while the VAE decodes a chunk."""
+def _decoding_floats(model: Model, grid: Grid, frames: int) -> int:
+    """Peak floats while the VAE decodes so many latent frames."""
     vae: nn.Module = model.vae
     if not isinstance(vae, WanVAE):
-        return LATENT_FLOATS
-    config = vae.config
-    return WAN_PIXEL_FLOATS * config.decoder_width * math.prod(config.strides) // config.patch**2
+        return LATENT_FLOATS * frames * grid.height * grid.width
+    time, config = vae.strides[0], vae.config
+    large = min(time * frames, frames_at_once(grid.height, grid.width, time))
+    pixels = grid.pixels[1] * grid.pixels[2] // config.patch**2
+    return (WAN_PAST_FLOATS + WAN_PIXEL_FLOATS * large) * config.decoder_width * pixels
 
 
 def _latent_operations(model: Model) -> float:

@@ -17,13 +17,16 @@ from mutoscope.diffusion.sampler import SAMPLERS, Denoise, OnStep, StepInfo, ren
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition, margins
 from mutoscope.generation.request import RENOISE, Grid, Recipe, cover
-from mutoscope.generation.shown import Shown, cached, guide_by, levels, shown, without_negatives
+from mutoscope.generation.shown import Shown, cached, guide_by, levels, shown, some_texts
 from mutoscope.models.vae import latent_frames_per_chunk
 from mutoscope.video import to_frames
 from mutoscope.weights.store import Model
 
 REFERENCES_FRAME = -1_000_000
 """Where the noise of references is addressed: far from every frame of a clip."""
+
+IN_TURN = 2**14
+"""Tokens of a clip from which on the two branches of guidance are two calls: as fast as one, in half the memory."""
 
 STEP_APART = 2**20
 """Latent frames between the addresses of the noise of one step and of the next."""
@@ -136,7 +139,7 @@ class Branches:
 
     Known frames enter with as much of the noise, mostly none, as the condition says and with the timestep of
     that level; they leave clean. The conditional and the unconditional branch are one call of twice the
-    batch; the text's keys and values are computed once.
+    batch, of large clips two (see IN_TURN); the text's keys and values are computed once.
     """
 
     def __init__(
@@ -158,14 +161,20 @@ class Branches:
         self.any_known = bool(condition.mask_BT.any())
 
     def __call__(self, latent_BCTHW: Tensor, sigma: Tensor, both: bool, /) -> Tensor:
-        process, times = self.model.process, 2 if both else 1
+        if both and tokens_of(self.model, latent_BCTHW) > IN_TURN:
+            halves = (self.prompts, self.negatives)
+            return torch.cat([self._x0(latent_BCTHW, sigma, text, 1) for text in halves])
+        return self._x0(latent_BCTHW, sigma, self.text if both else self.prompts, 2 if both else 1)
+
+    def _x0(self, latent_BCTHW: Tensor, sigma: Tensor, text: Any, times: int) -> Tensor:
+        """x0 of the latents, so many times, with as many texts."""
+        process = self.model.process
         known_B1T11 = self.condition.mask_BT[:, None, :, None, None]
         latent_BCTHW = torch.where(known_B1T11, self.seen_BCTHW, latent_BCTHW)
         timestep = self._timestep(process.timestep(sigma))
         latent_BCTHW = _repeat(latent_BCTHW, times)
         clean_BCTHW = _repeat(self.condition.latent_BCTHW, times)
         fps_B = latent_BCTHW.new_full((len(latent_BCTHW),), self.fps)
-        text = self.text if both else self.prompts
         prediction = self.model.dit(latent_BCTHW, _repeat(timestep, times), text, fps_B=fps_B)
         x0_BCTHW = process.to_x0(prediction, latent_BCTHW, sigma)
         return torch.where(_repeat(self.condition.unknown, times), x0_BCTHW, clean_BCTHW)
@@ -173,7 +182,12 @@ class Branches:
     @cached_property
     def prompts(self) -> Any:
         """The text without the negative prompts, for the steps at which guidance does not act."""
-        return without_negatives(self.text, self.clips)
+        return some_texts(self.text, slice(self.clips))
+
+    @cached_property
+    def negatives(self) -> Any:
+        """The negative prompts alone."""
+        return some_texts(self.text, slice(self.clips, None))
 
     def _timestep(self, timestep: Tensor) -> Tensor:
         """One per clip (the cheaper form), or one per latent frame when some are known."""
@@ -189,6 +203,11 @@ def told_exactly(model: Model, recipe: Recipe) -> Model:
     if recipe.sigmas and isinstance(model.process, FixedShift):
         return replace(model, process=replace(model.process, whole=False))
     return model
+
+
+def tokens_of(model: Model, latent_BCTHW: Tensor) -> int:
+    """Tokens of one clip."""
+    return latent_BCTHW[0, 0].numel() // math.prod(model.dit.config.patch)
 
 
 def grid_of(model: Model, recipe: Recipe) -> Grid:
@@ -237,7 +256,7 @@ def integrate(
         return go_on
 
     noise_BCTHW = fresh(0)
-    tokens = noise_BCTHW[0, 0].numel() // math.prod(model.dit.config.patch)
+    tokens = tokens_of(model, noise_BCTHW)
     sigmas, latent_BCTHW = levels(model.process, recipe, tokens).to(noise_BCTHW.device), noise_BCTHW
     sampler = renoise(fresh) if recipe.sampler == RENOISE else SAMPLERS[recipe.sampler]
     if start is not None:

@@ -217,26 +217,26 @@ def cached(
     return plain
 
 
-def without_negatives(cache: TextCache | ExpertsCache, count: int) -> TextCache | ExpertsCache:
-    """What the transformer needs of the first `count` texts: of the prompts, where guidance does not act."""
+def some_texts(cache: TextCache | ExpertsCache, which: slice) -> TextCache | ExpertsCache:
+    """What the transformer needs of some of the texts: of the prompts, or of the negative ones that follow them."""
     if isinstance(cache, ExpertsCache):
-        high, low = (without_negatives(one, count) for one in (cache.high, cache.low))
+        high, low = (some_texts(one, which) for one in (cache.high, cache.low))
         assert isinstance(high, TextCache)
         assert isinstance(low, TextCache)
         return ExpertsCache(high, low)
 
     def rows(row_SD: Tensor) -> Tensor:
-        return join([part[:count] for part in split(row_SD, cache.layout.groups)])
+        return join([part[which] for part in split(row_SD, cache.layout.groups)])
 
     layout = Layout(
-        tuple((count, tokens) for _, tokens in cache.layout.groups),
-        tuple(None if mask is None else mask[:count] for mask in cache.layout.masks),
+        tuple((len(range(texts)[which]), tokens) for texts, tokens in cache.layout.groups),
+        tuple(None if mask is None else mask[which] for mask in cache.layout.masks),
     )
     return replace(
         cache,
         keys=tuple(map(rows, cache.keys)),
         values=tuple(map(rows, cache.values)),
-        pooled_BD=None if cache.pooled_BD is None else cache.pooled_BD[:count],
+        pooled_BD=None if cache.pooled_BD is None else cache.pooled_BD[which],
         layout=layout,
     )
 

@@ -321,12 +321,23 @@ class Decoder(nn.Module):
             stages.append(UpStage(in_width, width, config.blocks + 1, double, config.residual))
             in_width = out_width
         self.stages = nn.ModuleList(stages)
+        doubles = [place for place, time in enumerate(reversed(config.halves_time)) if time]
+        self.at_full_rate = doubles[-1] + 1 if doubles else 0  # the first stage that sees every frame
+        self.time = config.strides[0]
         self.norm = ChannelNorm(widths[-1])
         self.head = CausalConv3d(widths[-1], 3 * config.patch**2, (3, 3, 3))
 
     def forward(self, latent_BCTHW: Tensor, cache: Cache) -> Tensor:
-        hidden_BCTHW = self.middle(self.stem(latent_BCTHW, cache), cache)
-        for stage in self.stages:
+        hidden_BCTHW, stages = self.middle(self.stem(latent_BCTHW, cache), cache), list(self.stages)
+        for stage in stages[: self.at_full_rate]:
+            hidden_BCTHW = stage(hidden_BCTHW, cache)
+        height, width = latent_BCTHW.shape[3:]
+        parts = torch.split(hidden_BCTHW, frames_at_once(height, width, self.time), dim=2)
+        return torch.cat([self.enlarged(part_BCTHW, cache) for part_BCTHW in parts], dim=2)
+
+    def enlarged(self, hidden_BCTHW: Tensor, cache: Cache) -> Tensor:
+        """The last stages, in which the number of frames stays and most of the memory goes: a few frames at a time."""
+        for stage in list(self.stages)[self.at_full_rate :]:
             hidden_BCTHW = stage(hidden_BCTHW, cache)
         video_BCTHW: Tensor = self.head(functional.silu(self.norm(hidden_BCTHW)), cache)
         return video_BCTHW
@@ -440,6 +451,11 @@ def pieces(latents: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def frames_per_chunk(latent_height: int, latent_width: int) -> int:
     return max(1, CHUNK_POSITIONS // (latent_height * latent_width))
+
+
+def frames_at_once(latent_height: int, latent_width: int, time: int) -> int:
+    """Frames of which the decoder holds the large features at a time: as many positions as CHUNK_POSITIONS make."""
+    return max(1, time * CHUNK_POSITIONS // (latent_height * latent_width))
 
 
 def check_video(video_BCTHW: Tensor, strides: tuple[int, int, int]) -> None:
