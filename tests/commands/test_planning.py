@@ -80,3 +80,20 @@ def test_the_plan_of_a_wan_model_says_where_its_weights_go(
     told = json.loads(capsys.readouterr().out)
     assert (told["weights"], told["seconds"]) == ("memory", None)
     assert call(monkeypatch, *words, "--card", "0.5") == 2
+    capsys.readouterr()
+    assert call(monkeypatch, *words, "--card", "24", "--weights", "int8") == 0
+    assert "in 8 bits and bfloat16" in capsys.readouterr().out
+    assert call(monkeypatch, *words, "--weights", "int8", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["weight_type"] == "int8"
+    monkeypatch.setattr("mutoscope.weights.residence.chosen", lambda *_: "file")
+    assert call(monkeypatch, *words) == 0
+    assert "or       --weights int8 takes" in capsys.readouterr().out
+
+
+def test_weights_in_8_bits_are_for_wans_transformers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_folder: Path
+) -> None:
+    assert call(monkeypatch, "-m", str(model_folder), "--weights", "int8") == 2
+    assert "has no Wan transformer" in capsys.readouterr().err
+    assert call(monkeypatch, "-m", str(model_folder), "--weights", "fp8") == 2
+    assert "use exact or int8" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """A file can be made again, byte for byte, or the reason is told."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from mutoscope import cli
 from mutoscope.errors import InputError
 from mutoscope.generation.cards import Card, Storyboard
 from mutoscope.generation.generate import resolve, save
 from mutoscope.generation.reproduce import differences, read_record, remake
 from mutoscope.generation.request import Request
 from mutoscope.generation.storyboard import make_storyboard
-from mutoscope.video import Video, write_video
+from mutoscope.video import Video, read_recipe, write_video
 from mutoscope.weights.store import Model, load
+from wan_models import DIT, diffusers, write_model
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,33 @@ def test_files_without_a_recipe(tmp_path: Path) -> None:
     foreign = write_video(tmp_path / "foreign.mp4", Video(np.zeros((3, 32, 32, 3), np.uint8), 8.0, {"a": 1}))
     with pytest.raises(InputError, match=r"recipe in .*foreign\.mp4"):
         read_record(foreign)
+
+
+def test_a_clip_of_weights_in_8_bits_is_made_again_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file tells it; exact weights are others."""
+    pytest.importorskip("transformers")
+    transformer = diffusers().WanTransformer3DModel(**DIT)
+    folder = str(write_model(tmp_path / "T2V", {"_class_name": "WanPipeline"}, transformer=transformer))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["mutoscope", *words, "-m", folder])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        return int(exit_.value.code or 0)
+
+    size = ["--size", "32x32", "--frames", "5", "--steps", "2", "--seed", "3"]
+    for kind in ("exact", "int8"):
+        assert call("generate", "a red ball", *size, "--weights", kind, "-o", f"{kind}.mp4") == 0
+    exact, rounded = (read_record(tmp_path / f"{kind}.mp4").model for kind in ("exact", "int8"))
+    assert (exact.weights, rounded.weights) == ("exact", "int8")
+    assert exact.sha256 != rounded.sha256
+    told = read_recipe(tmp_path / "exact.mp4")
+    assert told is not None
+    assert set(told["model"]) == {"name", "sha256"}  # as before there was a choice
+    assert call("reproduce", "int8.mp4", "-o", "again.mp4") == 0
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "int8.mp4").read_bytes()
+    with pytest.raises(InputError, match="the same bytes need the same weights"):
+        remake(load(folder), read_record(tmp_path / "int8.mp4"), tmp_path / "other.mp4")
