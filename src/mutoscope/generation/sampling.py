@@ -26,7 +26,7 @@ REFERENCES_FRAME = -1_000_000
 """Where the noise of references is addressed: far from every frame of a clip."""
 
 IN_TURN = 2**14
-"""Tokens of a clip from which on the two branches of guidance are two calls: as fast as one, in half the memory."""
+"""Tokens of a clip from which on the two branches of guidance are two calls: the same products, in half the memory."""
 
 STEP_APART = 2**20
 """Latent frames between the addresses of the noise of one step and of the next."""

@@ -18,22 +18,9 @@ from mutoscope.models.wan_image import ImageDiTConfig
 from mutoscope.models.wan_vae import WanVAEConfig
 from mutoscope.weights.encoders import read_clip_state, read_umt5_state
 from mutoscope.weights.library import located
-from mutoscope.weights.tensor_files import read_shapes
 from mutoscope.weights.wan_folder import Parts, survey
-from mutoscope.weights.wan_layouts import (
-    check,
-    detect,
-    dit_table,
-    to_theirs,
-    vae_table,
-)
-from mutoscope.weights.wan_modules import (
-    OUR_KINDS,
-    dit_config_at,
-    read_json,
-    read_state,
-    vae_plan,
-)
+from mutoscope.weights.wan_layouts import Table, dit_table, to_theirs, vae_table
+from mutoscope.weights.wan_modules import OUR_KINDS, dit_plan, read_json, read_state, vae_plan
 from mutoscope.weights.wan_settings import SETTINGS, name_of
 
 Target = Literal["diffusers", "mutoscope"]
@@ -71,22 +58,21 @@ def convert(source: Path, target: Path, layout: Target) -> Path:
 
 
 def _dit(path: Path, folder: Path, layout: Target) -> DiTConfig:
-    shapes = read_shapes(path)
-    form = detect(shapes)
-    config = dit_config_at(path, shapes, form)
-    table = dit_table(config, form.layout, form.prefix)
-    check(shapes, table, path)
-    state = read_state(path, table, "cpu", None)
+    config, table = dit_plan(path)
     told = our_config(config) if layout == "mutoscope" else their_dit_config(config)
-    _write(folder, WEIGHTS, to_theirs(state, dit_table(config, layout)), told)
+    _rename(path, table, folder, dit_table(config, layout), told)
     return config
 
 
 def _vae(path: Path, folder: Path, layout: Target) -> None:
     config, table = vae_plan(path)
-    state = read_state(path, table, "cpu", None)
     told = our_config(config) if layout == "mutoscope" else their_vae_config(config)
-    _write(folder, WEIGHTS, to_theirs(state, vae_table(config, layout)), told)
+    _rename(path, table, folder, vae_table(config, layout), told)
+
+
+def _rename(path: Path, table: Table, folder: Path, new: Table, told: dict[str, Any]) -> None:
+    """The tensors of a file in another layout."""
+    _write(folder, WEIGHTS, to_theirs(read_state(path, table, "cpu", None), new), told)
 
 
 def _encoders(parts: Parts, folder: Path) -> None:

@@ -110,13 +110,7 @@ def prepare_dit(
 
     Raises InputError for weights that are not a Wan DiT's, and as `check` does.
     """
-    shapes = read_shapes(path)
-    form = detect(shapes)
-    if form.part != "dit":
-        raise InputError(f"{path} holds a Wan VAE, not a DiT; give the folder or file of the transformer.")
-    config = dit_config_at(Path(path), shapes, form, heads)
-    table = dit_table(config, form.layout, form.prefix)
-    check(shapes, table, path)
+    config, table = dit_plan(path, heads)
     dit = blank_dit(config).to(dtype).eval()
     left = set()
     if kept != "plain":
@@ -132,6 +126,18 @@ def prepare_dit(
             yield state | read_state(path, {name: part[name] for name in part if name in left}, "cpu", None)
 
     return dit, read
+
+
+def dit_plan(path: Path, heads: int | None = None) -> tuple[DiTConfig, Table]:
+    """The configuration of a DiT in a file or a folder, and the table that its keys have been checked against."""
+    shapes = read_shapes(path)
+    form = detect(shapes)
+    if form.part != "dit":
+        raise InputError(f"{path} holds a Wan VAE, not a DiT; give the folder or file of the transformer.")
+    config = dit_config_at(path, shapes, form, heads)
+    table = dit_table(config, form.layout, form.prefix)
+    check(shapes, table, path)
+    return config, table
 
 
 def dit_config_at(path: Path, shapes: Mapping[str, Shape], form: Form, heads: int | None = None) -> DiTConfig:
