@@ -19,6 +19,7 @@ from mutoscope.serving.desk import Desk
 from mutoscope.serving.gate import PunctualProtocol, _hostname
 from mutoscope.serving.server import ServeConfig, _hosts, serve
 from mutoscope.serving.shelf import alone
+from wan_models import DIT, diffusers, write_model
 
 BIG = 40 * 2**20
 """Bytes that no buffer between the server and a client holds."""
@@ -192,6 +193,27 @@ def test_nobody_is_let_in_from_outside_without_a_key(host: str, tmp_path: Path) 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model 'nothing'"):
         serve(ServeConfig(data=tmp_path / "data", model="nothing"))
+
+
+def test_a_model_of_wan_is_served_with_exact_weights_or_in_8_bits(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    transformer = diffusers().WanTransformer3DModel(**DIT)
+    folder = write_model(tmp_path / "T2V", {"_class_name": "WanPipeline"}, transformer=transformer)
+    config = ServeConfig(data=tmp_path / "data", model=str(folder), weights="int8", port=0)
+    cards = []
+
+    async def run(*given: object) -> None:
+        cards.append(given[3])
+
+    monkeypatch.setattr(server, "_run", run)
+    serve(config)
+    assert [card.name for card in cards] == ["T2V"]
+    with pytest.raises(InputError, match="no Wan transformer"):
+        serve(replace(config, model=str(model_folder)))
+    with pytest.raises(InputError, match="leave out --weights, or --backend"):
+        serve(replace(config, backend="http://127.0.0.1:9/v1"))
 
 
 def test_one_server_for_one_folder_and_one_port(tmp_path: Path) -> None:

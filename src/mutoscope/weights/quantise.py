@@ -72,7 +72,8 @@ class QuantisedLinear(nn.Module):
         empty = torch.empty(like.weight.shape, dtype=torch.int8, device="meta")
         scale = torch.empty(scale_shape(empty.shape), dtype=torch.bfloat16, device="meta")
         self.codes = nn.Parameter(empty, requires_grad=False)
-        self.scale = nn.Parameter(scale, requires_grad=False)
+        self.scale: Tensor
+        self.register_buffer("scale", scale)  # so that who counts parameters counts weights
         self.bias = like.bias
 
     def forward(self, row_SD: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -123,7 +124,8 @@ def unread_bytes(module: nn.Module) -> int:
     mapped = {
         id(one) for each in module.modules() if isinstance(each, MappedLinear) for one in each.parameters()
     }
-    waiting = (one for one in module.parameters() if one.is_meta and id(one) not in mapped)
+    everything = chain(module.parameters(), module.buffers())
+    waiting = (one for one in everything if one.is_meta and id(one) not in mapped)
     return sum(one.numel() * one.element_size() for one in waiting)
 
 
