@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole recipe of the built-in model, from nothing to the weights in the package: about nine hours on two
+# The whole recipe of the built-in model, from nothing to the weights in the package: about ten hours on two
 # cores with bf16 matrix units (AMX), a night without them (set precision = "fp32" there).
 # Every step writes a folder under out/, can be run alone, and continues where it was when it is run again.
 set -euo pipefail
@@ -17,8 +17,10 @@ $mutoscope data encode configs/latents-full.toml              # everything that 
 $mutoscope train dit configs/dit-tiny-leg5.toml --resume auto # ... and on from there on all of it
 $mutoscope train vae configs/decoder-tiny.toml --resume auto  # what the transformer makes -> the VAE's decoder
 $mutoscope train dit configs/dit-tiny-leg6.toml --resume auto # ... and with more noise, where places are decided
+$mutoscope data encode configs/latents-hard.toml              # more of what it fails at -> latents
+$mutoscope train dit configs/dit-tiny-leg7.toml --resume auto # ... and on from there
 $mutoscope data encode configs/latents-labelled.toml          # clips whose captions the captioner may see
 $mutoscope train captioner configs/captioner-tiny.toml --resume auto
-.venv/bin/python runs/pack.py out/dit-tiny-leg6/model out/decoder-tiny/model out/tiny --guidance 2 \
+.venv/bin/python runs/pack.py out/dit-tiny-leg7/model out/decoder-tiny/model out/tiny --guidance 2 \
   --captioner out/captioner-tiny/model --candidates 4         # half precision
 $mutoscope evaluate out/tiny --suite quick                    # prompts -> clips -> what the oracle sees in them
