@@ -29,6 +29,7 @@ class Server:
         self.requests: list[dict] = []
         self.keys: list[str | None] = []
         self.delay, self.raw = 0.0, ""
+        self.lock = threading.Lock()
         outer = self
 
         class Answers(BaseHTTPRequestHandler):
@@ -37,10 +38,12 @@ class Server:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                outer.requests.append(body)
-                outer.keys.append(self.headers["authorization"])
+                with outer.lock:  # two that come at once are still a first and a second
+                    outer.requests.append(body)
+                    outer.keys.append(self.headers["authorization"])
+                    number = len(outer.requests)
                 time.sleep(outer.delay)
-                status, text = outer.answer(len(outer.requests))
+                status, text = outer.answer(number)
                 if outer.raw:
                     self.reply(200, outer.raw)
                     return
