@@ -198,7 +198,7 @@ def test_facts_hold_at_every_size(side: int) -> None:
     assert np.mean(verdicts) >= 0.98
 
 
-@pytest.mark.parametrize("play", ["drop", "throw", "collide", "behind", "front", "enter", "leave"])
+@pytest.mark.parametrize("play", ["drop", "throw", "collide", "behind", "front", "beside", "enter", "leave"])
 def test_what_happens_on_stage_is_seen(play: str) -> None:
     scenes = scenes_of(12, SceneMix(plays={play: 1.0}))
     verdicts = [

@@ -1,12 +1,16 @@
 """Rows, rotary positions, norms: against independent formulas."""
 
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mutoscope.models import layers
 from mutoscope.models.layers import (
     EPSILON,
+    MLP,
     Attention,
     Layout,
     RMSNorm,
@@ -95,6 +99,28 @@ def test_modulation_serves_each_row_its_span() -> None:
     expected = F.layer_norm(x, (8,), eps=EPSILON) * (1 + scale[row]) + shift[row]
     torch.testing.assert_close(modulated_norm(x, shift, scale, layout), expected)
     torch.testing.assert_close(gated_sum(x, branch, gate, layout), x + branch * gate[row])
+
+
+@pytest.mark.parametrize("gelu", ["none", "tanh"])
+@pytest.mark.parametrize("held", [100, 1 << 23])
+def test_memory_is_reused_without_gradients_and_all_is_the_same(
+    gelu: Literal["none", "tanh"], held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "HIDDEN", held)
+    layout = Layout(((2, 5),), (None,), ((2, 5),))
+    attention, mlp, x, modulation = Attention(16, 2), MLP(16, 40, 16, gelu), torch.randn(10, 16), torch.randn(3, 2, 16)
+    rope = rotary_table((torch.arange(5.0),), 8, 1e4)
+
+    def block(x: Tensor) -> Tensor:
+        y = modulated_norm(x, modulation[0], modulation[1], layout)
+        y = attention(y, *attention.keys_values(y, rope), layout, layout, rope)
+        x = gated_sum(x, y, modulation[2], layout)
+        return gated_sum(x, mlp(x), modulation[1], layout)
+
+    expected, before = block(x), x.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), expected)
+    assert torch.equal(x, before)
 
 
 def test_attention_stays_inside_clips_and_ignores_masked_keys() -> None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 EPSILON = 1e-6
 LONG_ROW = 512  # keys above which the fused attention kernel wins in every type
+HIDDEN = 1 << 23  # values of the hidden layer of an MLP that are held at a time
+FUSES = torch.backends.mkldnn.is_available()  # oneDNN, which has a linear layer and a GELU in one
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,16 @@ def led(layout: Layout) -> Layout:
     )
 
 
+def in_place(row: Tensor, *others: Tensor) -> bool:
+    """Whether a row that nobody else holds may be overwritten by what is computed from it and others of its type.
+
+    Only where nothing is learned and nothing compiled. Fresh memory is dear on a CPU: the system clears every page of
+    it at the first touch, which took a fifth of the time at 1280 tokens (benchmarks/wan_speed.py).
+    """
+    same = all(other.dtype == row.dtype for other in others)
+    return same and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 # Rotary positions (Su et al. 2021, RoFormer), one part of each head per axis.
 
 
@@ -93,14 +105,19 @@ def rotary_table(positions: Sequence[Tensor], head_width: int, theta: float) -> 
 
 
 def rotate(row_SD: Tensor, rope_S1K2: Tensor, heads: int) -> Tensor:
-    """Rotate neighbouring pairs of every head of an fp32 row. A table shorter than the row repeats for each clip."""
+    """Rotate neighbouring pairs of every head of an fp32 row, in place where nothing is learned from it.
+
+    A table shorter than the row repeats for each clip.
+    """
     pairs = row_SD.view(-1, rope_S1K2.shape[0], heads, *rope_S1K2.shape[2:])
     if torch.compiler.is_compiling():  # complex numbers do not fuse
         (x, y), (c, s) = pairs.unbind(-1), rope_S1K2.unbind(-1)
-        turned = torch.stack((x * c - y * s, x * s + y * c), dim=-1)
-    else:
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope_S1K2))
-    return turned.view(row_SD.shape)
+        return torch.stack((x * c - y * s, x * s + y * c), dim=-1).view(row_SD.shape)
+    turns_S1K = torch.view_as_complex(rope_S1K2)
+    if in_place(row_SD):
+        torch.view_as_complex(pairs).mul_(turns_S1K)
+        return row_SD
+    return torch.view_as_real(torch.view_as_complex(pairs) * turns_S1K).view(row_SD.shape)
 
 
 class RMSNorm(nn.Module):
@@ -111,11 +128,14 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, row_SD: Tensor, scale: float = 1.0) -> Tensor:
-        """In fp32 and times `scale`, whatever the type of the row."""
-        weight_D = self.weight.float() * scale
+        """In fp32 and times `scale`, whatever the type of the row; in the memory of an fp32 row if it can be."""
+        row_SD, weight_D = row_SD.float(), self.weight.float() * scale
         if row_SD.device.type != "cpu" or torch.compiler.is_compiling():
-            return F.rms_norm(row_SD.float(), weight_D.shape, weight_D, EPSILON)
-        out_SD: Tensor = _CPURMSNorm.apply(row_SD.float(), weight_D)  # type: ignore[no-untyped-call]
+            return F.rms_norm(row_SD, weight_D.shape, weight_D, EPSILON)
+        if in_place(row_SD):
+            _CPURMSNorm.normed(row_SD, weight_D, row_SD)
+            return row_SD
+        out_SD: Tensor = _CPURMSNorm.apply(row_SD, weight_D)  # type: ignore[no-untyped-call]
         return out_SD
 
 
@@ -126,13 +146,18 @@ class _CPURMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_SD: Tensor, weight_D: Tensor) -> Tensor:
+        out_SD = torch.empty_like(x_SD)
+        ctx.save_for_backward(x_SD, weight_D, _CPURMSNorm.normed(x_SD, weight_D, out_SD))
+        return out_SD
+
+    @staticmethod
+    def normed(x_SD: Tensor, weight_D: Tensor, out_SD: Tensor) -> Tensor:
+        """Writes the norm of x to `out`; returns what each row was multiplied by."""
         inverse_S1 = torch.linalg.vector_norm(x_SD, dim=-1, keepdim=True)
         inverse_S1 = inverse_S1.square_().div_(x_SD.shape[-1]).add_(EPSILON).rsqrt_()
-        ctx.save_for_backward(x_SD, weight_D, inverse_S1)
-        out_SD = torch.empty_like(x_SD)
         for x, inverse, out in _CPURMSNorm.pieces(x_SD, inverse_S1, out_SD):
             torch.mul(x, inverse, out=out).mul_(weight_D)
-        return out_SD
+        return inverse_S1
 
     @staticmethod
     def backward(ctx: Any, grad_SD: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,7 +248,7 @@ def attend(query_BNSK: Tensor, key_BNLK: Tensor, value_BNLK: Tensor, mask: Tenso
 class MLP(nn.Module):
     """Two linear layers around a GELU, exact or in the tanh form of Wan.
 
-    The two differ by less than 5e-4; on a CPU torch's tanh form takes three times as long.
+    The two differ by less than 5e-4; on a CPU torch's tanh form takes five times as long.
     """
 
     def __init__(self, width: int, hidden: int, out: int, gelu: Literal["none", "tanh"] = "none") -> None:
@@ -233,7 +258,25 @@ class MLP(nn.Module):
         self.gelu = gelu
 
     def forward(self, row_SD: Tensor) -> Tensor:
-        out_SD: Tensor = self.down(F.gelu(self.up(row_SD), approximate=self.gelu))
+        up, down = self.up, self.down
+        plain = isinstance(up, nn.Linear) and isinstance(down, nn.Linear)  # not in 8 bits
+        if FUSES and plain and in_place(row_SD) and row_SD.device.type == "cpu":
+            if row_SD.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+                return self._in_pieces(row_SD)
+        out_SD: Tensor = down(F.gelu(up(row_SD), approximate=self.gelu))
+        return out_SD
+
+    def _in_pieces(self, row_SD: Tensor) -> Tensor:
+        """A piece of the row after the other, each in the memory of the last; oneDNN takes GELU in its stride."""
+        up, up_bias, down, down_bias = (
+            one.to(row_SD) for one in (self.up.weight, self.up.bias, self.down.weight, self.down.bias)
+        )  # from the type of their file, where they stay in it
+        out_SD = row_SD.new_empty(*row_SD.shape[:-1], len(down))
+        rows, outs = row_SD.flatten(0, -2), out_SD.flatten(0, -2)
+        pieces = -(-len(rows) * len(up) // HIDDEN)
+        for row, out in zip(rows.tensor_split(pieces), outs.tensor_split(pieces), strict=True):
+            hidden_SD = torch.ops.mkldnn._linear_pointwise(row, up, up_bias, "gelu", [], self.gelu)
+            torch.addmm(down_bias, hidden_SD, down.t(), out=out)
         return out_SD
 
 
@@ -247,19 +290,27 @@ def modulated_norm(row_SD: Tensor, shift_FD: Tensor, scale_FD: Tensor, layout: L
     """
     normed_SD = F.layer_norm(row_SD, row_SD.shape[-1:], eps=EPSILON)
     shifts, scales = _rows(shift_FD, layout), _rows(1 + scale_FD, layout)
-    parts = zip(shifts, split(normed_SD, layout.spans), scales, strict=True)
+    parts = list(zip(shifts, split(normed_SD, layout.spans), scales, strict=True))
     dtype, device = row_SD.dtype, row_SD.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
+    if in_place(normed_SD, shift_FD, scale_FD) and dtype == normed_SD.dtype:
+        for shift, x, scale in parts:
+            torch.addcmul(shift, x, scale, out=x)
+        return normed_SD
     return join([torch.addcmul(shift, x, scale) for shift, x, scale in parts]).to(dtype)
 
 
 def gated_sum(row_SD: Tensor, branch_SD: Tensor, gate_FD: Tensor, layout: Layout) -> Tensor:
-    """x + gate branch, where each row of the gate serves its span of tokens."""
-    parts = zip(
-        split(row_SD, layout.spans), split(branch_SD, layout.spans), _rows(gate_FD, layout), strict=True
+    """x + gate branch, where each row of the gate serves its span of tokens; in the branch's memory if it can be."""
+    parts = list(
+        zip(split(row_SD, layout.spans), split(branch_SD, layout.spans), _rows(gate_FD, layout), strict=True)
     )
-    return join([x + branch * gate for x, branch, gate in parts])
+    if in_place(branch_SD, row_SD, gate_FD):
+        for x, branch, gate in parts:
+            torch.addcmul(x, branch, gate, out=branch)
+        return branch_SD
+    return join([torch.addcmul(x, branch, gate) for x, branch, gate in parts])
 
 
 def _rows(modulation_FD: Tensor, layout: Layout) -> Sequence[Tensor]:

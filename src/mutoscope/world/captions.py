@@ -142,8 +142,8 @@ def _clause(thing: Thing, rng: np.random.Generator, size: float, motion: float =
 
 
 def _together(told: Truth, rng: np.random.Generator, size: float, motion: float) -> list[str]:
-    """A clause per thing; two that meet share one: "a red ball rolls to the right and hits a blue ball"."""
-    pair = _meeting(told, rng)
+    """A clause per thing; two that meet or rest together share one: "a red ball rolls right and hits a blue ball"."""
+    pair = _meeting(told, rng) or _resting(told, rng)
     if pair is None:
         return [_clause(thing, rng, size, motion) for thing in _shuffled(told.things, rng)]
     i, link, j = pair
@@ -170,6 +170,17 @@ def _meeting(told: Truth, rng: np.random.Generator) -> tuple[int, str, int] | No
             for event in thing.events:
                 if event.startswith("collide"):
                     return i, f"and {_pick(rng, HITS)}", int(event.split()[1])
+    return None
+
+
+def _resting(told: Truth, rng: np.random.Generator) -> tuple[int, str, int] | None:
+    """Subject, words and object of the first two who rest beside or above each other, either way round."""
+    for i, relation, j in told.relations:
+        rest = all(told.things[k].direction == "still" or told.things[k].manner == "picture" for k in (i, j))
+        if rest and relation not in PASSES and rng.random() < 0.6:
+            if rng.random() < 0.5:
+                i, relation, j = j, OPPOSITE[relation], i
+            return i, _pick(rng, RELATION_WORDS[relation]), j
     return None
 
 
@@ -208,6 +219,8 @@ def _short(told: Truth, rng: np.random.Generator) -> str:
     clauses = _together(told, rng, size=0.25, motion=0.92)
     text = " and ".join(clauses) if clauses else "an empty stage"
     text = f"{text} {_pick(rng, BACKGROUND_WORDS[told.background])}" if rng.random() < 0.2 else text
+    if told.relations and rng.random() < 0.2:
+        text += f"; {_related(told, told.relations[0], rng)}"
     return ", ".join([text, *_filmed(told, rng, camera=0.5, style=0.9)])
 
 

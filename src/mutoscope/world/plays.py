@@ -13,6 +13,7 @@ from mutoscope.world.stage import (
     FLOOR,
     GROUND,
     HATS,
+    SHAPES,
     SIZES,
     Body,
     Camera,
@@ -191,6 +192,25 @@ def _front(
     return (replace(shot, bodies=shot.bodies[::-1]),)
 
 
+def _beside(
+    rng: np.random.Generator, mix: SceneMix, background: str, phase: float, count: int
+) -> tuple[Shot, ...]:
+    """Two who rest, side by side on the floor or one hanging above the other."""
+    sizes = ("small", "medium")
+    first = _cast(rng, mix, background, "still", SHAPES, sizes)
+    second = _cast(rng, mix, background, "still", SHAPES, sizes, (first,))
+    middle = float(rng.uniform(-0.1, 0.1))
+    if rng.random() < 0.5:
+        apart = float(rng.uniform(0.16, 0.28)) * float(rng.choice((-1.0, 1.0)))
+        bodies = (_moved(first, middle - apart, 0.0, "stand"), _moved(second, middle + apart, 0.0, "stand"))
+        return (Shot(background, bodies, phase),)
+    height = float(rng.uniform(0.66, 0.78))
+    upper = replace(first, path=straight(middle, height), manner="hang")
+    lower = _moved(second, middle + float(rng.uniform(-0.08, 0.08)), 0.0, "stand")
+    bodies = (upper, lower) if rng.random() < 0.5 else (lower, upper)
+    return (Shot(background, bodies, phase),)
+
+
 def _enter(
     rng: np.random.Generator, mix: SceneMix, background: str, phase: float, count: int
 ) -> tuple[Shot, ...]:
@@ -325,6 +345,7 @@ PLAYS: dict[str, Play] = {
     "collide": _collide,
     "behind": _behind,
     "front": _front,
+    "beside": _beside,
     "enter": _enter,
     "leave": _leave,
     "story": _story,

@@ -169,8 +169,8 @@ PLAIN = SceneMix()
 EVERYTHING = SceneMix(
     objects=(0.35, 0.35, 0.2, 0.1),
     plays={
-        "plain": 0.40, "drop": 0.14, "throw": 0.06, "collide": 0.08, "behind": 0.12, "front": 0.05, "enter": 0.05,
-        "leave": 0.05, "story": 0.05,
+        "plain": 0.36, "drop": 0.14, "throw": 0.06, "collide": 0.08, "behind": 0.12, "front": 0.05, "beside": 0.04,
+        "enter": 0.05, "leave": 0.05, "story": 0.05,
     },
     cameras={
         "static": 0.70, "pan left": 0.05, "pan right": 0.05, "tilt up": 0.03, "tilt down": 0.03, "zoom in": 0.05,
