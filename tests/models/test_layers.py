@@ -107,9 +107,10 @@ def test_memory_is_reused_without_gradients_and_all_is_the_same(
     gelu: Literal["none", "tanh"], held: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layers, "HIDDEN", held)
-    layout = Layout(((2, 5),), (None,), ((2, 5),))
-    attention, mlp, x, modulation = Attention(16, 2), MLP(16, 40, 16, gelu), torch.randn(10, 16), torch.randn(3, 2, 16)
-    rope = rotary_table((torch.arange(5.0),), 8, 1e4)
+    layout = Layout(((2, 70),), (None,), ((2, 70),))  # more tokens than a piece
+    attention, mlp = Attention(16, 2), MLP(16, 40, 16, gelu)
+    x, modulation = torch.randn(140, 16), torch.randn(3, 2, 16)
+    rope = rotary_table((torch.arange(70.0),), 8, 1e4)
 
     def block(x: Tensor) -> Tensor:
         y = modulated_norm(x, modulation[0], modulation[1], layout)

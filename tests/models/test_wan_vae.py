@@ -99,7 +99,7 @@ def test_a_large_frame_is_enlarged_alone(name: str, monkeypatch: pytest.MonkeyPa
     vae.decode(latent)
     assert seen == [1 + 2 * config.strides[0]]
     seen.clear()
-    monkeypatch.setattr(wan_vae, "CHUNK_POSITIONS", 1)
+    monkeypatch.setattr(wan_vae, "ENLARGED_POSITIONS", 1)
     found = vae.decode(latent)
     assert seen == [1] * (1 + 2 * config.strides[0])
     assert_near(found, expected)

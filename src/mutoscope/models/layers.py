@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 EPSILON = 1e-6
 LONG_ROW = 512  # keys above which the fused attention kernel wins in every type
-HIDDEN = 1 << 23  # values of the hidden layer of an MLP that are held at a time
+HIDDEN = (
+    7 << 20
+)  # values of the hidden layer of an MLP that are held at a time; glibc maps 8 << 20 anew each time
 FUSES = torch.backends.mkldnn.is_available()  # oneDNN, which has a linear layer and a GELU in one
 
 
@@ -142,7 +144,7 @@ class RMSNorm(nn.Module):
 class _CPURMSNorm(torch.autograd.Function):
     """On a CPU torch's own is a chain of passes over all of x; in pieces that fit the cache it takes half."""
 
-    PIECE = 1 << 17  # elements
+    PIECE = 1 << 18  # elements
 
     @staticmethod
     def forward(ctx: Any, x_SD: Tensor, weight_D: Tensor) -> Tensor:
@@ -153,11 +155,12 @@ class _CPURMSNorm(torch.autograd.Function):
     @staticmethod
     def normed(x_SD: Tensor, weight_D: Tensor, out_SD: Tensor) -> Tensor:
         """Writes the norm of x to `out`; returns what each row was multiplied by."""
-        inverse_S1 = torch.linalg.vector_norm(x_SD, dim=-1, keepdim=True)
-        inverse_S1 = inverse_S1.square_().div_(x_SD.shape[-1]).add_(EPSILON).rsqrt_()
-        for x, inverse, out in _CPURMSNorm.pieces(x_SD, inverse_S1, out_SD):
-            torch.mul(x, inverse, out=out).mul_(weight_D)
-        return inverse_S1
+        inverses = []
+        for x, out in _CPURMSNorm.pieces(x_SD, out_SD):
+            square_S1 = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+            inverses.append(square_S1.div_(x.shape[-1]).add_(EPSILON).rsqrt_())
+            torch.mul(x, inverses[-1], out=out).mul_(weight_D)
+        return torch.cat(inverses)
 
     @staticmethod
     def backward(ctx: Any, grad_SD: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,13 +261,16 @@ class MLP(nn.Module):
         self.gelu = gelu
 
     def forward(self, row_SD: Tensor) -> Tensor:
-        up, down = self.up, self.down
-        plain = isinstance(up, nn.Linear) and isinstance(down, nn.Linear)  # not in 8 bits
-        if FUSES and plain and in_place(row_SD) and row_SD.device.type == "cpu":
-            if row_SD.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
-                return self._in_pieces(row_SD)
-        out_SD: Tensor = down(F.gelu(up(row_SD), approximate=self.gelu))
+        if FUSES and in_place(row_SD) and self._plain(row_SD):
+            return self._in_pieces(row_SD)
+        out_SD: Tensor = self.down(F.gelu(self.up(row_SD), approximate=self.gelu))
         return out_SD
+
+    def _plain(self, row_SD: Tensor) -> bool:
+        """Whether all is in fp32 on the CPU; the weights may lie in 8 bits."""
+        linear = isinstance(self.up, nn.Linear) and isinstance(self.down, nn.Linear)
+        fp32 = row_SD.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return linear and fp32 and row_SD.device.type == "cpu"
 
     def _in_pieces(self, row_SD: Tensor) -> Tensor:
         """A piece of the row after the other, each in the memory of the last; oneDNN takes GELU in its stride."""
@@ -272,9 +278,9 @@ class MLP(nn.Module):
             one.to(row_SD) for one in (self.up.weight, self.up.bias, self.down.weight, self.down.bias)
         )  # from the type of their file, where they stay in it
         out_SD = row_SD.new_empty(*row_SD.shape[:-1], len(down))
-        rows, outs = row_SD.flatten(0, -2), out_SD.flatten(0, -2)
-        pieces = -(-len(rows) * len(up) // HIDDEN)
-        for row, out in zip(rows.tensor_split(pieces), outs.tensor_split(pieces), strict=True):
+        tokens = max(1, HIDDEN // len(up) // 64) * 64  # oneDNN loses a tenth at odd numbers
+        parts = (row.flatten(0, -2).split(tokens) for row in (row_SD, out_SD))
+        for row, out in zip(*parts, strict=True):
             hidden_SD = torch.ops.mkldnn._linear_pointwise(row, up, up_bias, "gelu", [], self.gelu)
             torch.addmm(down_bias, hidden_SD, down.t(), out=out)
         return out_SD

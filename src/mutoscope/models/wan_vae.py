@@ -19,9 +19,11 @@ from torch.nn import functional
 
 from mutoscope.errors import InputError
 from mutoscope.models.causal import Cache, CausalConv3d
+from mutoscope.models.layers import in_place
 from mutoscope.models.vae import per_channel
 
-CHUNK_POSITIONS = 1024  # latent positions (T*H*W) that encode and decode hold at a time
+CHUNK_POSITIONS = 256  # latent positions (T*H*W) that encode and decode hold at a time
+ENLARGED_POSITIONS = 64  # of them, those whose frames the decoder enlarges at a time
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,14 @@ class ChannelNorm(nn.Module):
 
     def forward(self, hidden_BCTHW: Tensor) -> Tensor:
         unit_BCTHW = functional.normalize(hidden_BCTHW.float(), dim=1).to(hidden_BCTHW.dtype)
-        return unit_BCTHW * per_channel(self.weight * len(self.weight) ** 0.5)
+        scale_C111 = per_channel(self.weight * len(self.weight) ** 0.5)
+        return unit_BCTHW.mul_(scale_C111) if in_place(unit_BCTHW, scale_C111) else unit_BCTHW * scale_C111
+
+
+def activated(norm: ChannelNorm, hidden_BCTHW: Tensor) -> Tensor:
+    """SiLU of the norm."""
+    normed_BCTHW = norm(hidden_BCTHW)
+    return functional.silu(normed_BCTHW, inplace=in_place(normed_BCTHW))
 
 
 class Block(nn.Module):
@@ -88,10 +97,10 @@ class Block(nn.Module):
         self.shortcut = CausalConv3d(in_width, out_width, (1, 1, 1)) if in_width != out_width else None
 
     def forward(self, hidden_BCTHW: Tensor, cache: Cache) -> Tensor:
-        inner_BCTHW = self.conv1(functional.silu(self.norm1(hidden_BCTHW)), cache)
-        out_BCTHW: Tensor = self.conv2(functional.silu(self.norm2(inner_BCTHW)), cache)
+        out_BCTHW: Tensor = self.conv1(activated(self.norm1, hidden_BCTHW), cache)
+        out_BCTHW = self.conv2(activated(self.norm2, out_BCTHW), cache)
         kept_BCTHW: Tensor = hidden_BCTHW if self.shortcut is None else self.shortcut(hidden_BCTHW)
-        return kept_BCTHW + out_BCTHW
+        return out_BCTHW.add_(kept_BCTHW) if in_place(out_BCTHW, kept_BCTHW) else out_BCTHW + kept_BCTHW
 
 
 class FrameAttention(nn.Module):
@@ -195,12 +204,12 @@ def doubled_convolution(frames_FCHW: Tensor, convolution: nn.Conv2d) -> Tensor:
         weights += [torch.stack(pair, 3) for pair in ((left, middle + right), (left + middle, right))]
     bias = None if convolution.bias is None else convolution.bias.repeat(4)
     places_FCHW = functional.conv2d(frames_FCHW, torch.cat(weights), bias, padding=1)
-    height, width = frames_FCHW.shape[2:]
-    shifted = [
-        place_FCHW[:, :, y : y + height, x : x + width]
-        for place_FCHW, (y, x) in zip(places_FCHW.chunk(4, 1), ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True)
-    ]
-    return rearrange(torch.stack(shifted), "(q r) f c h w -> f c (h q) (w r)", q=2)
+    frames, _, height, width = frames_FCHW.shape
+    large_FHQWRC = frames_FCHW.new_empty(frames, height, 2, width, 2, convolution.out_channels)
+    for place_FCHW, (y, x) in zip(places_FCHW.chunk(4, 1), ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+        seen_FCHW = place_FCHW[:, :, y : y + height, x : x + width]
+        large_FHQWRC[:, :, y, :, x] = seen_FCHW.permute(0, 2, 3, 1)
+    return large_FHQWRC.view(frames, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 class DownStage(nn.Module):
@@ -302,7 +311,7 @@ class Encoder(nn.Module):
         for stage in self.stages:
             hidden_BCTHW = stage(hidden_BCTHW, cache)
         hidden_BCTHW = self.middle(hidden_BCTHW, cache)
-        moments_BCTHW: Tensor = self.head(functional.silu(self.norm(hidden_BCTHW)), cache)
+        moments_BCTHW: Tensor = self.head(activated(self.norm, hidden_BCTHW), cache)
         return moments_BCTHW
 
 
@@ -339,7 +348,7 @@ class Decoder(nn.Module):
         """The last stages, in which the number of frames stays and most of the memory goes: a few frames at a time."""
         for stage in list(self.stages)[self.at_full_rate :]:
             hidden_BCTHW = stage(hidden_BCTHW, cache)
-        video_BCTHW: Tensor = self.head(functional.silu(self.norm(hidden_BCTHW)), cache)
+        video_BCTHW: Tensor = self.head(activated(self.norm, hidden_BCTHW), cache)
         return video_BCTHW
 
 
@@ -454,8 +463,8 @@ def frames_per_chunk(latent_height: int, latent_width: int) -> int:
 
 
 def frames_at_once(latent_height: int, latent_width: int, time: int) -> int:
-    """Frames of which the decoder holds the large features at a time: as many positions as CHUNK_POSITIONS make."""
-    return max(1, time * CHUNK_POSITIONS // (latent_height * latent_width))
+    """Frames of which the decoder holds the large features at a time."""
+    return max(1, time * ENLARGED_POSITIONS // (latent_height * latent_width))
 
 
 def check_video(video_BCTHW: Tensor, strides: tuple[int, int, int]) -> None:
