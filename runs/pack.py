@@ -1,6 +1,6 @@
 """Pack a trained model for the package: weights in half precision, with the VAE and the training records of both.
 
-python runs/pack.py out/dit-tiny-leg7/model out/decoder-tiny/model src/mutoscope/weights/tiny --guidance 2 \
+python runs/pack.py out/dit-tiny-leg8/model out/decoder-tiny/model src/mutoscope/weights/tiny --guidance 2 \
     --captioner out/captioner-tiny/model --candidates 4
 
 The VAE may be the one that the DiT was trained on, or that one with its decoder trained on.

@@ -19,8 +19,10 @@ $mutoscope train vae configs/decoder-tiny.toml --resume auto  # what the transfo
 $mutoscope train dit configs/dit-tiny-leg6.toml --resume auto # ... and with more noise, where places are decided
 $mutoscope data encode configs/latents-hard.toml              # more of what it fails at -> latents
 $mutoscope train dit configs/dit-tiny-leg7.toml --resume auto # ... and on from there
+$mutoscope data encode configs/latents-beside.toml            # ... pairs at rest
+$mutoscope train dit configs/dit-tiny-leg8.toml --resume auto
 $mutoscope data encode configs/latents-labelled.toml          # clips whose captions the captioner may see
 $mutoscope train captioner configs/captioner-tiny.toml --resume auto
-.venv/bin/python runs/pack.py out/dit-tiny-leg7/model out/decoder-tiny/model out/tiny --guidance 2 \
+.venv/bin/python runs/pack.py out/dit-tiny-leg8/model out/decoder-tiny/model out/tiny --guidance 2 \
   --captioner out/captioner-tiny/model --candidates 4         # half precision
 $mutoscope evaluate out/tiny --suite quick                    # prompts -> clips -> what the oracle sees in them
