@@ -18,7 +18,7 @@ LONG_ROW = 512  # keys above which the fused attention kernel wins in every type
 HIDDEN = (
     7 << 20
 )  # values of the hidden layer of an MLP that are held at a time; glibc maps 8 << 20 anew each time
-FUSES = torch.backends.mkldnn.is_available()  # oneDNN, which has a linear layer and a GELU in one
+FUSES = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # oneDNN: a GELU in a linear layer
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ class MLP(nn.Module):
         )  # from the type of their file, where they stay in it
         out_SD = row_SD.new_empty(*row_SD.shape[:-1], len(down))
         tokens = max(1, HIDDEN // len(up) // 64) * 64  # oneDNN loses a tenth at odd numbers
-        parts = (row.flatten(0, -2).split(tokens) for row in (row_SD, out_SD))
+        parts = (torch.split(row.flatten(0, -2), tokens) for row in (row_SD, out_SD))
         for row, out in zip(*parts, strict=True):
             hidden_SD = torch.ops.mkldnn._linear_pointwise(row, up, up_bias, "gelu", [], self.gelu)
             torch.addmm(down_bias, hidden_SD, down.t(), out=out)
