@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole recipe of the built-in model, from nothing to the weights in the package: about ten hours on two
+# The whole recipe of the built-in model, from nothing to the weights in the package: about eleven hours on two
 # cores with bf16 matrix units (AMX), a night without them (set precision = "fp32" there).
 # Every step writes a folder under out/, can be run alone, and continues where it was when it is run again.
 set -euo pipefail

@@ -24,11 +24,11 @@ from mutoscope.models.layers import (
     Layout,
     follow,
     gated_sum,
-    in_place,
     join,
     lead,
     led,
     modulated_norm,
+    plain_sum,
     rotary_table,
     sinusoid,
     split,
@@ -133,7 +133,7 @@ class Block(nn.Module):
         y = self.attention(y, *self.attention.keys_values(y, rope), layout, layout, rope)
         x = gated_sum(x_SD, y, gate1, layout)
         y = self.text_attention(self.text_norm(x), key_SD, value_SD, layout, text_layout)
-        x = torch.add(x, y, out=y) if in_place(y, x) else x + y
+        x = plain_sum(x, y)
         y = self.mlp(modulated_norm(x, shift2, scale2, layout))
         return gated_sum(x, y, gate2, layout)
 

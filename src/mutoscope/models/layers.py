@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 EPSILON = 1e-6
 LONG_ROW = 512  # keys above which the fused attention kernel wins in every type
-HIDDEN = (
-    7 << 20
-)  # values of the hidden layer of an MLP that are held at a time; glibc maps 8 << 20 anew each time
+HIDDEN = 7 << 20  # values of a hidden layer held at a time; glibc would map 8 << 20 anew each time
 FUSES = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # oneDNN: a GELU in a linear layer
 
 
@@ -75,10 +73,15 @@ def in_place(row: Tensor, *others: Tensor) -> bool:
     """Whether a row that nobody else holds may be overwritten by what is computed from it and others of its type.
 
     Only where nothing is learned and nothing compiled. Fresh memory is dear on a CPU: the system clears every page of
-    it at the first touch, which took a fifth of the time at 1280 tokens (benchmarks/wan_speed.py).
+    it at the first touch, which took a fifth of the time at 320 tokens (docs/log.md).
     """
     same = all(other.dtype == row.dtype for other in others)
     return same and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def plain_sum(row: Tensor, branch: Tensor) -> Tensor:
+    """x + branch, in the branch's memory if it can be."""
+    return torch.add(row, branch, out=branch) if in_place(branch, row) else row + branch
 
 
 # Rotary positions (Su et al. 2021, RoFormer), one part of each head per axis.
@@ -296,7 +299,7 @@ def modulated_norm(row_SD: Tensor, shift_FD: Tensor, scale_FD: Tensor, layout: L
     """
     normed_SD = F.layer_norm(row_SD, row_SD.shape[-1:], eps=EPSILON)
     shifts, scales = _rows(shift_FD, layout), _rows(1 + scale_FD, layout)
-    parts = list(zip(shifts, split(normed_SD, layout.spans), scales, strict=True))
+    parts = zip(shifts, split(normed_SD, layout.spans), scales, strict=True)
     dtype, device = row_SD.dtype, row_SD.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -309,8 +312,8 @@ def modulated_norm(row_SD: Tensor, shift_FD: Tensor, scale_FD: Tensor, layout: L
 
 def gated_sum(row_SD: Tensor, branch_SD: Tensor, gate_FD: Tensor, layout: Layout) -> Tensor:
     """x + gate branch, where each row of the gate serves its span of tokens; in the branch's memory if it can be."""
-    parts = list(
-        zip(split(row_SD, layout.spans), split(branch_SD, layout.spans), _rows(gate_FD, layout), strict=True)
+    parts = zip(
+        split(row_SD, layout.spans), split(branch_SD, layout.spans), _rows(gate_FD, layout), strict=True
     )
     if in_place(branch_SD, row_SD, gate_FD):
         for x, branch, gate in parts:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from mutoscope.errors import InputError
 from mutoscope.models.causal import Cache, CausalConv3d
-from mutoscope.models.layers import in_place
+from mutoscope.models.layers import in_place, plain_sum
 from mutoscope.models.vae import per_channel
 
 CHUNK_POSITIONS = 256  # latent positions (T*H*W) that encode and decode hold at a time
@@ -100,7 +100,7 @@ class Block(nn.Module):
         out_BCTHW: Tensor = self.conv1(activated(self.norm1, hidden_BCTHW), cache)
         out_BCTHW = self.conv2(activated(self.norm2, out_BCTHW), cache)
         kept_BCTHW: Tensor = hidden_BCTHW if self.shortcut is None else self.shortcut(hidden_BCTHW)
-        return out_BCTHW.add_(kept_BCTHW) if in_place(out_BCTHW, kept_BCTHW) else out_BCTHW + kept_BCTHW
+        return plain_sum(kept_BCTHW, out_BCTHW)
 
 
 class FrameAttention(nn.Module):
