@@ -7,8 +7,8 @@ fp32, no compilation, both sides in turn in one run, so that other work on the m
 the median over the rounds of diffusers' time by ours. Sampling: guided steps of UniPC with 512 text tokens of which 24
 are real, by a transformer of Wan's shape. At a --width of 1536, Wan2.1's 1.3B, linear layers that both must run are a
 larger part of the time, and at --depth below 6 the ratio at 320 tokens flatters us, as diffusers projects the text anew
-at every step. Decoding (no --frames: none): time, and peak memory beyond the weights. --options: their gain and PSNR
-against the exact result. diffusers is needed for this only.
+at every step. Decoding (no --frames: none): time, and peak memory beyond the weights, each side alone in a process
+of its own. --options: their gain and PSNR against the exact result. diffusers is needed for this only.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,8 +210,8 @@ def status(row: str) -> int:
     return int(next(line for line in lines if line.startswith(row)).split()[1])
 
 
-def decoding(options: argparse.Namespace) -> None:
-    """Ours frame by frame, as a clip is written; theirs as it comes, whole."""
+def autoencoders(options: argparse.Namespace) -> tuple[Any, WanVAE]:
+    """diffusers' autoencoder and ours, of the same random weights."""
     config = replace(WAN_VAE_PRESETS["wan2.1-vae"], width=options.vae_width, decoder_width=options.vae_width)
     told = {key: value for key, value in their_vae_config(config).items() if key != "_class_name"}
     torch.manual_seed(0)
@@ -217,25 +219,59 @@ def decoding(options: argparse.Namespace) -> None:
     with torch.device("meta"):
         vae = WanVAE(config)
     vae.load_state_dict(to_ours(theirs.state_dict(), vae_table(config, "diffusers")), assign=True)
-    vae.eval()
+    return theirs, vae.eval()
+
+
+def latent_of(frames: int, side: int) -> Tensor:
+    return torch.randn(1, 16, 1 + (frames - 1) // 4, side // 8, side // 8)
+
+
+def decoded_whole(theirs: Any, vae: WanVAE, latent_BCTHW: Tensor) -> Tensor:
+    """As it comes from diffusers."""
+    mean, std = (values.view(1, -1, 1, 1, 1) for values in (vae.latent_mean, vae.latent_std))
+    return theirs.decode(latent_BCTHW * std + mean, return_dict=False)[0]
+
+
+def decoded_in_pieces(vae: WanVAE, latent_BCTHW: Tensor) -> None:
+    """As a clip is written."""
+    for _ in vae.decode_stream([latent_BCTHW]):
+        pass
+
+
+def peak_alone(options: argparse.Namespace, frames: int, ours: bool) -> float:
+    """`peak_of` one decoding, for a process that has done nothing else."""
+    torch.set_num_threads(options.threads)
+    theirs, vae = autoencoders(options)
+    latent_BCTHW = latent_of(frames, options.side)
+    with torch.inference_mode():
+        if ours:
+            return peak_of(lambda: decoded_in_pieces(vae, latent_BCTHW))
+        return peak_of(lambda: decoded_whole(theirs, vae, latent_BCTHW))
+
+
+def decoding(options: argparse.Namespace) -> None:
+    """Ours frame by frame, as a clip is written; theirs as it comes, whole."""
+    theirs, vae = autoencoders(options)
     print(f"\ndecoding {options.side}x{options.side}, width {options.vae_width}")
     heads = ("frames", "diffusers s", "ours s", "ratio", "diffusers MiB", "ours MiB", "difference")
     print(" ".join(f"{head:>13}" for head in heads))
     for frames in options.frames:
-        latent_BCTHW = torch.randn(1, 16, 1 + (frames - 1) // 4, options.side // 8, options.side // 8)
-        mean, std = (values.view(1, -1, 1, 1, 1) for values in (vae.latent_mean, vae.latent_std))
+        latent_BCTHW = latent_of(frames, options.side)
 
-        def whole(latent_BCTHW: Tensor = latent_BCTHW, mean: Tensor = mean, std: Tensor = std) -> Tensor:
-            return theirs.decode(latent_BCTHW * std + mean, return_dict=False)[0]
+        def whole(latent_BCTHW: Tensor = latent_BCTHW) -> Tensor:
+            return decoded_whole(theirs, vae, latent_BCTHW)
 
         def streamed(latent_BCTHW: Tensor = latent_BCTHW) -> None:
-            for _ in vae.decode_stream([latent_BCTHW]):
-                pass
+            decoded_in_pieces(vae, latent_BCTHW)
 
         apart = difference(vae.decode(latent_BCTHW), whole())
         other, mine, ratio = in_turns(whole, streamed, options.rounds)
-        row = (frames, other, mine, ratio, peak_of(whole), peak_of(streamed), apart)
-        print("".join(f"{row[0]:>13d}") + "".join(f" {value:13.3g}" for value in row[1:]))
+        peaks = []
+        for side in (False, True):
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+                peaks.append(fresh.submit(peak_alone, options, frames, side).result())
+        row = (frames, other, mine, ratio, *peaks, apart)
+        print("".join(f"{row[0]:>13d}") + "".join(f" {value:13.3g}" for value in row[1:]), flush=True)
 
 
 def main() -> None:

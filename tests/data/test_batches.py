@@ -3,7 +3,6 @@ loss.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +30,7 @@ from mutoscope.models.dit import DiT, DiTConfig
 class FixedLatents:
     """A cache in memory: the latent of a row is a function of the row."""
 
-    folder = Path("cache")
+    name = "cache"
 
     def __init__(self, counts: dict[Size, int]) -> None:
         self.counts = counts

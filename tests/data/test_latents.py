@@ -44,7 +44,7 @@ def config(out: Path, **change) -> EncodeConfig:
 
 
 def test_rows_are_the_encoded_scenes_with_their_captions(vae, tmp_path):
-    cache = Latents(encode(vae, config(tmp_path)), vae)
+    cache = Latents(encode(vae, config(tmp_path)), vae=vae)
     assert cache.sizes == [Size(1, 32, 48), Size(5, 32, 32)]
     assert (cache.count(Size(5, 32, 32)), cache.count(Size(1, 32, 48)), cache.channels) == (15, 6, 16)
     size, rows = Size(5, 32, 32), [0, 10, 11, 14]
@@ -89,11 +89,31 @@ def test_a_cut_encoding_continues_to_the_same_files(vae, tmp_path):
     assert all((continued / name).stat().st_mtime_ns == time for name, time in before.items())
 
 
+def test_several_caches_read_as_one(vae, tmp_path):
+    small = (Bucket(5, 32, 32, 3),)
+    folders = [
+        encode(vae, config(tmp_path / "first", buckets=small)),
+        encode(vae, config(tmp_path / "second", seed=2)),
+    ]
+    (first, second), both = [Latents(folder) for folder in folders], Latents(*folders, vae=vae)
+    size = Size(5, 32, 32)
+    assert both.sizes == second.sizes
+    assert both.count(size) == 3 + 15
+    assert both.ids(size, range(18)) == first.ids(size, range(3)) + second.ids(size, range(15))
+    assert torch.equal(
+        both.latents(size, [2, 3]), torch.cat([first.latents(size, [2]), second.latents(size, [0])])
+    )
+    assert both.caption(size, 17, "short", 1) == second.caption(size, 14, "short", 1)
+    fewer = encode(vae, config(tmp_path / "third", buckets=small, variants={**first.variants, "short": 1}))
+    with pytest.raises(InputError, match=r"third keeps .* wordings"):
+        Latents(folders[0], fewer)
+
+
 def test_what_does_not_fit_is_refused(vae, tmp_path):
     folder = encode(vae, config(tmp_path))
     other = VAE(vae.config)
     assert fingerprint(other) != fingerprint(vae)
-    for attempt in (lambda: Latents(folder, other), lambda: encode(other, config(folder))):
+    for attempt in (lambda: Latents(folder, vae=other), lambda: encode(other, config(folder))):
         with pytest.raises(InputError, match="another VAE"):
             attempt()
     with pytest.raises(InputError, match="another seed"):
@@ -124,7 +144,7 @@ def test_a_folder_of_clips_is_cut_to_buckets_and_bad_files_are_skipped_and_named
     (source / "empty.txt").write_text("nothing")
     (source / "silent.mp4").write_bytes((source / "clip-0.mp4").read_bytes())
     cut = config(tmp_path / "out", source=str(source), buckets=(Bucket(5, 32, 32), Bucket(1, 32, 32)))
-    cache = Latents(encode(vae, cut), vae)
+    cache = Latents(encode(vae, cut), vae=vae)
     assert cache.count(Size(5, 32, 32)) == 4
     assert cache.count(Size(1, 32, 32)) == 1
     assert {cache.caption(Size(5, 32, 32), row, kind, 0) for row in range(4) for kind in KINDS} == {

@@ -208,7 +208,7 @@ def test_shares_are_the_whole(data: Path, source: str) -> None:
     def groups(share: slice, step: int):  # type: ignore[no-untyped-def]
         vae = load_vae(data / "vae")
         if source == "cache":
-            latents = Latents(data / "latents", vae)
+            latents = Latents(data / "latents", vae=vae)
         else:
             from mutoscope.data.world_latents import WorldLatents
 

@@ -173,7 +173,7 @@ class Batches:
         self.sizes = [share.size for share in config.buckets]
         if missing := [str(size) for size in self.sizes if size not in latents.sizes]:
             raise InputError(
-                f"{latents.folder} has no clips of {', '.join(missing)}: it holds "
+                f"{latents.name} has no clips of {', '.join(missing)}: it holds "
                 f"{', '.join(map(str, latents.sizes))}; change batches.buckets or encode those sizes."
             )
         self.draws = plan_draws(config.buckets, steps * config.groups, seed)

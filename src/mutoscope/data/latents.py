@@ -396,36 +396,48 @@ class Shard:
 
 
 class Latents:
-    """Random access to a finished cache.
+    """Random access to a finished cache, or to several as if they were one.
 
     `sizes` lists the sizes present, `count(size)` the clips of one; rows are numbered from 0 within a size,
-    in the order of encoding. Raises InputError when the cache is missing, unfinished, damaged or of another
-    VAE.
+    in the order of the folders and of encoding. Raises InputError when a cache is missing, unfinished, damaged or
+    of another VAE than the others or than `vae`.
     """
 
-    def __init__(self, folder: Path, vae: VAE | None = None) -> None:
-        index = _read_index(folder)
-        if not index.get("complete"):
-            raise InputError(f"{folder} is not finished: run `mutoscope data encode` again, it continues.")
-        if vae is not None and index["vae_sha256"] != fingerprint(vae):
-            raise InputError(f"{folder} holds latents of another VAE than this model's: encode anew.")
-        self.folder = folder
-        self.vae_sha256: str = index["vae_sha256"]
-        self.variants: dict[str, int] = index["asked"]["variants"]
-        self.skipped = [line for piece in index["pieces"].values() for line in piece["skipped"]]
-        self._files: dict[Size, list[tuple[str, int]]] = {}
-        for number in sorted(index["pieces"], key=int):
-            for entry in index["pieces"][number]["files"]:
-                self._files.setdefault(Size(*entry["size"]), []).append((entry["file"], entry["clips"]))
+    def __init__(self, *folders: Path, vae: VAE | None = None) -> None:
+        indices = [_read_index(folder) for folder in folders]
+        self.name = ", ".join(str(folder) for folder in folders)
+        self.vae_sha256: str = fingerprint(vae) if vae is not None else indices[0]["vae_sha256"]
+        self.asked: list[dict[str, Any]] = [index["asked"] for index in indices]  # the configs
+        self.variants: dict[str, int] = self.asked[0]["variants"]
+        self.skipped: list[str] = []
+        self._files: dict[Size, list[tuple[Path, int]]] = {}
+        for folder, index in zip(folders, indices):
+            self._add(folder, index)
         self._starts = {
             size: np.cumsum([0, *(clips for _, clips in files)]) for size, files in self._files.items()
         }
-        self._shards: dict[str, Shard] = {}
+        self._shards: dict[Path, Shard] = {}
         self._first = dict(zip(KINDS, np.cumsum([0, *(self.variants[kind] for kind in KINDS)])))
         if not self._files:
             raise InputError(
-                f"{folder} holds no clips: give it buckets with clips, or a folder with readable files."
+                f"{self.name} holds no clips: give it buckets with clips, or a folder with readable files."
             )
+
+    def _add(self, folder: Path, index: Mapping[str, Any]) -> None:
+        if not index.get("complete"):
+            raise InputError(f"{folder} is not finished: run `mutoscope data encode` again, it continues.")
+        if index["vae_sha256"] != self.vae_sha256:
+            raise InputError(f"{folder} holds latents of another VAE than this model's: encode anew.")
+        if index["asked"]["variants"] != self.variants:
+            raise InputError(
+                f"{folder} keeps {index['asked']['variants']} wordings of a clip, {self.name} begins with "
+                f"{self.variants}: caches that are read together must keep as many."
+            )
+        for number in sorted(index["pieces"], key=int):
+            self.skipped += index["pieces"][number]["skipped"]
+            for entry in index["pieces"][number]["files"]:
+                files = self._files.setdefault(Size(*entry["size"]), [])
+                files.append((folder / entry["file"], entry["clips"]))
 
     @property
     def sizes(self) -> list[Size]:
@@ -472,16 +484,16 @@ class Latents:
         number = int(np.searchsorted(starts, row, side="right")) - 1
         return self._shard(self._files[size][number][0]), int(row - starts[number])
 
-    def _shard(self, name: str) -> Shard:
-        if name not in self._shards:
+    def _shard(self, path: Path) -> Shard:
+        if path not in self._shards:
             try:
-                with safe_open(self.folder / name, "pt") as file:
+                with safe_open(path, "pt") as file:
                     latent, fps, ids, text, end = (
                         file.get_tensor(key) for key in ("latent", "fps", "id", "text", "text_end")
                     )
             except (OSError, SafetensorError) as error:
                 raise InputError(
-                    f"{self.folder / name} is damaged ({error}): delete the folder and encode anew."
+                    f"{path} is damaged ({error}): delete the folder and encode anew."
                 ) from error
-            self._shards[name] = Shard(latent, fps, ids, text, end)
-        return self._shards[name]
+            self._shards[path] = Shard(latent, fps, ids, text, end)
+        return self._shards[path]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -57,7 +56,7 @@ class WorldLatents:
 
     def __init__(self, data: WorldData, sizes: Sequence[Size], vae: VAE) -> None:
         self.data, self.vae = data, vae
-        self.folder = Path("world")
+        self.name = "world"
         self.sizes = sorted(set(sizes))
         self.variants = dict.fromkeys(KINDS, 1)
         self.skipped: list[str] = []

@@ -35,11 +35,11 @@ Measured 43 and 29 (two blocks of width 1280, two clips of 4096 tokens).
 LATENT_FLOATS = 6000
 """Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
 
-WAN_PAST_FLOATS, WAN_PIXEL_FLOATS = 32, 7
+WAN_PAST_FLOATS, WAN_PIXEL_FLOATS = {1: 35, 2: 54}, 7
 """Peak floats while Wan's VAE decodes, per pixel and channel at full resolution: of one frame, for what the layers
-remember of the frames before and the smaller stages, and of every frame that is enlarged at a time.
+remember of the frames before and the smaller stages, by the VAE's patch, and of every frame that is enlarged at a time.
 
-Measured 29 and 5 to 6.7 (2.1 with 32 channels at 448x320, one frame at a time and four).
+Measured together 41 (2.1 at full width, 448x320, one frame at a time) and 58 (2.2).
 """
 
 WAN_PIXEL_OPERATIONS = 8.6e6
@@ -189,7 +189,8 @@ def _decoding_floats(model: Model, grid: Grid, frames: int) -> int:
     time, config = vae.strides[0], vae.config
     large = min(time * frames, frames_at_once(grid.height, grid.width, time))
     pixels = grid.pixels[1] * grid.pixels[2] // config.patch**2
-    return (WAN_PAST_FLOATS + WAN_PIXEL_FLOATS * large) * config.decoder_width * pixels
+    past = WAN_PAST_FLOATS[config.patch]
+    return (past + WAN_PIXEL_FLOATS * large) * config.decoder_width * pixels
 
 
 def _latent_operations(model: Model) -> float:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from mutoscope.config import from_dict, read_table, write_json
+from mutoscope.config import from_dict, write_json
 from mutoscope.data.latents import Latents, Size
 from mutoscope.errors import InputError
 from mutoscope.evaluation.caption_facts import (
@@ -136,13 +136,13 @@ class Lessons:
         named = {str(size): size for size in latents.sizes}
         if missing := sorted(set(config.sizes) - set(named)):
             raise InputError(
-                f"{latents.folder} has no clips of {', '.join(missing)}: it holds {', '.join(named)}."
+                f"{latents.name} has no clips of {', '.join(missing)}: it holds {', '.join(named)}."
             )
         self.sizes = [size for name, size in named.items() if not config.sizes or config.sizes.get(name)]
         self.rows = {size: self._labelled(i, size) for i, size in enumerate(self.sizes)}
         weights = np.array([config.sizes.get(str(size), len(self.rows[size])) for size in self.sizes], float)
         if not weights.sum():
-            raise InputError(f"labelled is {config.labelled}: that is no clip of {latents.folder}; raise it.")
+            raise InputError(f"labelled is {config.labelled}: that is no clip of {latents.name}; raise it.")
         self.shares = weights / weights.sum()
 
     def held_out(self, size: Size) -> range:
@@ -271,7 +271,7 @@ def begin(config: TrainCaptionerConfig, resume: str | None) -> Work:
     """Build everything, fresh or from a checkpoint."""
     found = look_for(config, resume, FREE)
     vae = load_vae(config.vae, "cpu").eval().requires_grad_(False)
-    lessons = Lessons(Latents(Path(config.latents), vae), config)
+    lessons = Lessons(Latents(Path(config.latents), vae=vae), config)
     narrator = narrator_of(config, lessons, found.told.get("tokenizer"))
     tokenizer = narrator.tokenizer
     modules, told = {"captioner": narrator.captioner}, {"tokenizer": tokenizer.to_str()}
@@ -336,9 +336,9 @@ def finish(work: Work) -> Path:
     }
     with run.ema.applied():
         narrator.captioner.eval()
-        asked = read_table(latents.folder / "index.json")["asked"]
+        asked = latents.asked[0]
         if config.report_clips and asked["source"] == "world":
-            mix = from_dict(SceneMix, asked["mix"], str(latents.folder))
+            mix = from_dict(SceneMix, asked["mix"], latents.name)
             view = View(size.width, size.height, size.frames, fps)
             training["report"] = report_on_world(narrator, work.vae, view, config.report_clips, mix)
             write_json(run.folder / "report.json", training["report"])

@@ -95,8 +95,8 @@ VALIDATION_LEVELS = 10  # fixed noise levels of the validation loss
 
 @dataclass(frozen=True)
 class TrainDiTConfig:
-    """One run. latents: a folder of `mutoscope data encode`; vae: the model folder that made them; out: the
-    run.
+    """One run. latents: a folder of `mutoscope data encode` or several, or "world"; vae: the model folder that made
+    them; out: the run.
 
     size names a preset of the network and of the text encoder; dit and text change single numbers of it.
     network: "unet" is the rival of the transformer (models/unet.py), for comparisons in one process.
@@ -107,7 +107,7 @@ class TrainDiTConfig:
     they say otherwise; 0 turns a thing off.
     """
 
-    latents: str
+    latents: str | tuple[str, ...]
     vae: str
     out: str
     batches: BatchConfig
@@ -145,6 +145,8 @@ class TrainDiTConfig:
         for name in ("threads", "checkpoint_every", "validate_every", "sample_every", "validation_clips"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 0 (off) or more.")
+        if not self.latents:
+            raise InputError("latents names no folder: give one of `mutoscope data encode`, or several.")
         if self.change < 0:
             raise InputError(f"change is {self.change:g}: it must be 0 or more.")
         if self.minutes < 0:
@@ -387,10 +389,11 @@ def checkpoints_of(config: TrainDiTConfig) -> Path:
 
 
 def data_of(config: TrainDiTConfig, vae: VAE) -> Latents | WorldLatents:
-    """The cache of the config, or the world itself."""
+    """The caches of the config, or the world itself."""
     if config.latents == "world":
         return WorldLatents(config.world, [share.size for share in config.batches.buckets], vae)
-    return Latents(Path(config.latents), vae)
+    folders = [config.latents] if isinstance(config.latents, str) else config.latents
+    return Latents(*map(Path, folders), vae=vae)
 
 
 def build_models(
