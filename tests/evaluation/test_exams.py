@@ -123,6 +123,16 @@ def test_an_edit_changes_one_colour_and_no_more() -> None:
         assert new.colour in {fact.value for fact in stated(question.prompt)}
 
 
+def test_detailed_prompts_are_judged_by_what_the_short_ones_state() -> None:
+    short, detailed = (questions(Exam("P0", 12, words=words), VIEW, 3) for words in ("short", "detailed"))
+    for one, other in zip(short, detailed, strict=True):
+        assert (one.scene, one.told) == (other.scene, other.told)
+        assert len(one.prompt) < len(other.prompt)
+        assert {(fact.kind, fact.value) for fact in one.told} <= {
+            (fact.kind, fact.value) for fact in stated(other.prompt)
+        }
+
+
 def test_expanded_prompts_say_at_least_what_is_told() -> None:
     for wording in ("strange", "typos", "terse"):
         raw, longer = (

@@ -2,13 +2,19 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mutoscope.commands.options import Config, Json, ModelName, Quiet, Resume, Set, Source
 from mutoscope.errors import InputError
+
+if TYPE_CHECKING:
+    from mutoscope.data.endpoint import EndpointWriter
+    from mutoscope.data.recaption import State
+    from mutoscope.terminal import Say
 
 Beams = Annotated[
     int, typer.Option("--beams", min=1, max=64, help="Candidates that the search keeps, 1 to 64.")
@@ -74,9 +80,19 @@ def caption(
 
 def data_recaption(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder of clips, or a manifest (.txt, .csv, .jsonl).")
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A folder of clips, a manifest (.txt, .csv, .jsonl), or a cache of latents.",
+        ),
     ],
     model: ModelName = "tiny",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="NEW", help="Of a cache: where the new one goes.")
+    ] = None,
+    wordings: Annotated[
+        int, typer.Option(help="Of a cache: captions of each kind; all but the first are drawn.")
+    ] = 1,
     url: Annotated[
         str | None,
         typer.Option("--with", metavar="URL", help="Ask this OpenAI-compatible vision endpoint instead."),
@@ -98,14 +114,25 @@ def data_recaption(
     again: Annotated[bool, typer.Option("--again", help="Also clips that it has captioned before.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write new captions beside clips; the original ones are kept."""
+    """Write new captions beside clips, or into a new cache of latents; the original ones are kept."""
     from mutoscope.data.endpoint import Endpoint, EndpointWriter
-    from mutoscope.data.recaption import State, Writer, find_clips, our_writer, recaption, written_by
-    from mutoscope.terminal import Say, duration
+    from mutoscope.data.recaption import Writer, find_clips, our_writer, recaption, written_by
+    from mutoscope.data.recaption_latents import recaption_latents
+    from mutoscope.terminal import Say
     from mutoscope.weights.store import load_captioner
 
-    say, clips = Say(quiet=quiet), find_clips(folder)
+    say = Say(quiet=quiet)
     endpoint: EndpointWriter | None = None
+    if (folder / "index.json").is_file() or out is not None:
+        if out is None or url is not None or variety is not None or again or beams != 1:
+            raise InputError(
+                f"{folder}: captions of a cache of latents are written with --out NEW, and without --with, --beams, "
+                "--variety and --again."
+            )
+        written = recaption_latents(load_captioner(model), folder, out, wordings, _teller(say), batch)
+        say.note("saved", str(written))
+        return
+    clips = find_clips(folder)
     write: Writer
     if url is not None:
         asked = Endpoint(url, url_model, timeout, retries, parallel, price=_price(price))
@@ -115,17 +142,8 @@ def data_recaption(
         loaded = load_captioner(model)
         write, by = our_writer(loaded, beams=beams, variety=variety), written_by(loaded)
     say.note("captions", f"of {len(clips)} clips by {by}")
-
-    def report(state: State) -> None:
-        done = state.written + state.passed + state.failed
-        bill = f"; {endpoint.bill}" if endpoint else ""
-        text = f"{done} of {state.total}, {state.pace:.1f} clips/s, {duration(state.left)} left{bill}"
-        say.note("written", text)
-        for sentence in state.skipped:
-            say.note("skipped", sentence)
-
     try:
-        outcome = recaption(clips, write, by, report, batch, again)
+        outcome = recaption(clips, write, by, _teller(say, endpoint), batch, again)
     except KeyboardInterrupt as stop:
         say.note("stopped", "what was written is kept; the same command goes on from there")
         raise typer.Exit(130) from stop
@@ -139,6 +157,21 @@ def data_recaption(
         f"{outcome.written} written, {outcome.passed} were there, {len(outcome.skipped)} skipped; the captions are in "
         "the .json beside each clip",
     )
+
+
+def _teller(say: "Say", endpoint: "EndpointWriter | None" = None) -> Callable[["State"], None]:
+    """Tells how far a run is, what it has cost, and what was skipped."""
+    from mutoscope.terminal import duration
+
+    def tell(state: "State") -> None:
+        done = state.written + state.passed + state.failed
+        bill = f"; {endpoint.bill}" if endpoint else ""
+        text = f"{done} of {state.total}, {state.pace:.1f} clips/s, {duration(state.left)} left{bill}"
+        say.note("written", text)
+        for sentence in state.skipped:
+            say.note("skipped", sentence)
+
+    return tell
 
 
 def _price(text: str) -> tuple[float, float]:

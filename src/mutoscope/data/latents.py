@@ -160,7 +160,7 @@ def encode(vae: VAE, config: EncodeConfig, report: Report = lambda done, total, 
             entries = []
             for part, encoded in enumerate(piece.encoded(vae, device, config, skipped)):
                 name = f"piece-{number:05d}-{part}.safetensors"
-                write_atomically(folder / name, _packed(encoded))
+                write_atomically(folder / name, packed(encoded))
                 entries.append({"file": name, "size": list(encoded.size), "clips": len(encoded.ids)})
             index["pieces"][str(number)] = {"files": entries, "skipped": skipped}
             _stop_if_bad(index, done, config.bad)
@@ -182,7 +182,7 @@ def _begin(folder: Path, config: EncodeConfig, vae_sha256: str) -> dict[str, Any
     index_path = folder / "index.json"
     if not index_path.exists():
         return {"version": 1, "vae_sha256": vae_sha256, "asked": asked, "pieces": {}, "complete": False}
-    index = _read_index(folder)
+    index = read_index(folder)
     if index["vae_sha256"] != vae_sha256:
         raise InputError(f"{folder} holds latents of another VAE: give an empty folder, or delete this one.")
     if differing := sorted(key for key in asked if index["asked"].get(key) != asked[key]):
@@ -192,7 +192,8 @@ def _begin(folder: Path, config: EncodeConfig, vae_sha256: str) -> dict[str, Any
     return index
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> dict[str, Any]:
+    """What index.json says. Raises InputError when it is missing, damaged or of another version."""
     try:
         index = json.loads((folder / "index.json").read_bytes())
         if index["version"] != 1:
@@ -367,7 +368,7 @@ def _cut_to_a_bucket(path: Path, video: Video, buckets: Sequence[Bucket]) -> tup
     return bucket, fit(video_BCTHW, bucket.height, bucket.width)
 
 
-def _packed(encoded: Encoded) -> bytes:
+def packed(encoded: Encoded) -> bytes:
     """Safetensors bytes of clips of one size."""
     texts = [text.encode() for clip in encoded.texts for text in clip]
     return to_safetensors(
@@ -404,7 +405,7 @@ class Latents:
     """
 
     def __init__(self, *folders: Path, vae: VAE | None = None) -> None:
-        indices = [_read_index(folder) for folder in folders]
+        indices = [read_index(folder) for folder in folders]
         self.name = ", ".join(str(folder) for folder in folders)
         self.vae_sha256: str = fingerprint(vae) if vae is not None else indices[0]["vae_sha256"]
         self.asked: list[dict[str, Any]] = [index["asked"] for index in indices]  # the configs

@@ -48,7 +48,7 @@ FOREIGN = (
 PADDING = "and so it goes on and on, "
 ENDLESS = 5000  # characters of the longest prompt that is asked
 
-Wording = Literal["plain", "strange", "typos", "terse", "long", "odd"]
+Wording = Literal["plain", "short", "detailed", "strange", "typos", "terse", "long", "odd"]
 Task = Literal["generate", "extend", "back", "connect", "loop", "edit"]
 Measured = Literal["", "physics", "permanence", "identity", "framing", "drift", "seams", "robust"]
 
@@ -57,12 +57,13 @@ Measured = Literal["", "physics", "permanence", "identity", "framing", "drift", 
 class Exam:
     """A set of questions.
 
-    holes: only scenes with a combination that training never shows. words: how the prompt is put; expanded: whether
-    the model is given what `expand` makes of it. aspect: width by height, of the area of the model's own size. scale:
-    factors of width and height; length: of the frames after the first. known: frames of the truth that the model is
-    shown, at the beginning; at the end of what is made longer `back`; at both ends of what it is to `connect`. hurry:
-    how much faster everything goes than in training. pairs: minimal pairs, two questions each. least: objects that a
-    scene must have. measured: what is measured of a clip besides the facts of its prompt.
+    holes: only scenes with a combination that training never shows. words: how the prompt is put (detailed: judged by
+    what the short caption of its scene states); expanded: whether the model is given what `expand` makes of it.
+    aspect: width by height, of the area of the model's own size. scale: factors of width and height; length: of the
+    frames after the first. known: frames of the truth that the model is shown, at the beginning; at the end of what is
+    made longer `back`; at both ends of what it is to `connect`. hurry: how much faster everything goes than in
+    training. pairs: minimal pairs, two questions each. least: objects that a scene must have. measured: what is
+    measured of a clip besides the facts of its prompt.
     """
 
     name: str
@@ -170,15 +171,20 @@ def _question(exam: Exam, view: View, scene: Scene, index: int) -> Question:
     source = scene if exam.task == "edit" else None
     if source is not None:
         scene = repainted(source)
-    kind = "detailed" if exam.words == "long" else PROMPTS[index % len(PROMPTS)]
+    kind: Kind = PROMPTS[index % len(PROMPTS)]
+    match exam.words:
+        case "short" | "detailed":
+            kind = exam.words
+        case "long":
+            kind = "detailed"
     plain = caption(scene, view, kind, seed=index)
-    told = stated(plain)
+    told = stated(caption(scene, view, "short", seed=index) if exam.words == "detailed" else plain)
     if exam.measured == "identity" or exam.task == "loop":
         told = ()  # the oracle reads shots one by one; what goes there and back has no direction
     elif exam.least > 4:
         told = tuple(fact for fact in told if fact.kind == "count")  # matching 6 objects takes too long
     match exam.words:
-        case "plain":
+        case "plain" | "short" | "detailed":
             prompt = plain
         case "strange":
             prompt = with_strange_words(plain)
@@ -330,6 +336,9 @@ SUITES: dict[str, tuple[Exam, ...]] = {
     "quick": (Exam("P0", 48), Exam("P1", 24, holes=True)),
     "full": (
         Exam("P0", 512),
+        Exam("P0_short", 96, words="short"),
+        Exam("P0_short_expanded", 96, words="short", expanded=True),
+        Exam("P0_detailed", 96, words="detailed"),
         Exam("P1", 512, holes=True),
         Exam("P2", 384, pairs=True),
         Exam("P3", 128, mix=_MANY, least=5),
