@@ -105,6 +105,9 @@ def test_several_caches_read_as_one(vae, tmp_path):
     )
     assert both.caption(size, 17, "short", 1) == second.caption(size, 14, "short", 1)
     fewer = encode(vae, config(tmp_path / "third", buckets=small, variants={**first.variants, "short": 1}))
+    assert Latents.named([str(folder) for folder in folders], vae).name == both.name
+    with pytest.raises(InputError, match="names no folder"):
+        Latents.named([], vae)
     with pytest.raises(InputError, match=r"third keeps .* wordings"):
         Latents(folders[0], fewer)
 

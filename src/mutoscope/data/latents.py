@@ -405,6 +405,8 @@ class Latents:
     """
 
     def __init__(self, *folders: Path, vae: VAE | None = None) -> None:
+        if not folders:
+            raise InputError("latents names no folder: give one of `mutoscope data encode`, or several.")
         indices = [read_index(folder) for folder in folders]
         self.name = ", ".join(str(folder) for folder in folders)
         self.vae_sha256: str = fingerprint(vae) if vae is not None else indices[0]["vae_sha256"]
@@ -439,6 +441,11 @@ class Latents:
             for entry in index["pieces"][number]["files"]:
                 files = self._files.setdefault(Size(*entry["size"]), [])
                 files.append((folder / entry["file"], entry["clips"]))
+
+    @staticmethod
+    def named(names: str | Sequence[str], vae: VAE) -> Latents:
+        """The cache or the caches that a config names."""
+        return Latents(*map(Path, [names] if isinstance(names, str) else names), vae=vae)
 
     @property
     def sizes(self) -> list[Size]:

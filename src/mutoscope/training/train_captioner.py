@@ -55,7 +55,8 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class TrainCaptionerConfig:
-    """One run. latents: a folder of `mutoscope data encode`; vae: the model folder that made them; out: the run.
+    """One run. latents: a folder of `mutoscope data encode`, or several; vae: the model folder that made them; out: the
+    run.
 
     labelled: share of the clips of every size whose captions are used; a smaller share is part of a larger one. kinds:
     weights of the kinds of caption. sizes: weights of the sizes of clips ("64x64x17"); all of the cache by their number
@@ -65,7 +66,7 @@ class TrainCaptionerConfig:
     are in steps unless they say otherwise; 0 turns a thing off.
     """
 
-    latents: str
+    latents: str | tuple[str, ...]
     vae: str
     out: str
     labelled: float = 0.1
@@ -271,7 +272,7 @@ def begin(config: TrainCaptionerConfig, resume: str | None) -> Work:
     """Build everything, fresh or from a checkpoint."""
     found = look_for(config, resume, FREE)
     vae = load_vae(config.vae, "cpu").eval().requires_grad_(False)
-    lessons = Lessons(Latents(Path(config.latents), vae=vae), config)
+    lessons = Lessons(Latents.named(config.latents, vae), config)
     narrator = narrator_of(config, lessons, found.told.get("tokenizer"))
     tokenizer = narrator.tokenizer
     modules, told = {"captioner": narrator.captioner}, {"tokenizer": tokenizer.to_str()}
@@ -289,7 +290,7 @@ def narrator_of(config: TrainCaptionerConfig, lessons: Lessons, words: str | Non
         if narrator.captioner.config.channels != channels:
             raise InputError(
                 f"The captioner of {config.init_from} reads {narrator.captioner.config.channels} latent channels, and "
-                f"{config.latents} has {channels}; take latents of its VAE."
+                f"{lessons.latents.name} has {channels}; take latents of its VAE."
             )
         return narrator
     changes = {"channels": channels} | dict(config.captioner)

@@ -145,8 +145,6 @@ class TrainDiTConfig:
         for name in ("threads", "checkpoint_every", "validate_every", "sample_every", "validation_clips"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be 0 (off) or more.")
-        if not self.latents:
-            raise InputError("latents names no folder: give one of `mutoscope data encode`, or several.")
         if self.change < 0:
             raise InputError(f"change is {self.change:g}: it must be 0 or more.")
         if self.minutes < 0:
@@ -392,8 +390,7 @@ def data_of(config: TrainDiTConfig, vae: VAE) -> Latents | WorldLatents:
     """The caches of the config, or the world itself."""
     if config.latents == "world":
         return WorldLatents(config.world, [share.size for share in config.batches.buckets], vae)
-    folders = [config.latents] if isinstance(config.latents, str) else config.latents
-    return Latents(*map(Path, folders), vae=vae)
+    return Latents.named(config.latents, vae)
 
 
 def build_models(
