@@ -9,22 +9,10 @@ import torch
 from mutoscope.data.latents import KINDS, Bucket, EncodeConfig, Latents, Size, encode
 from mutoscope.data.recaption_latents import recaption_latents
 from mutoscope.errors import InputError
-from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
-from mutoscope.models.text import train_tokenizer
-from mutoscope.models.vae import VAE, VAEConfig
-from mutoscope.weights.card import ModelCard
+from mutoscope.models.vae import VAE
 from mutoscope.weights.store import CaptionModel
 
 SIZE = Size(5, 32, 32)
-
-
-@pytest.fixture(scope="module")
-def model() -> CaptionModel:
-    torch.manual_seed(0)
-    vae = VAE(VAEConfig(quarter_width=8, eighth_width=8, encoder_blocks=(1, 1), decoder_blocks=(1, 1))).eval()
-    sizes = CaptionerConfig(width=16, heads=2, encoder_depth=1, decoder_depth=1, vocab=300, max_tokens=8)
-    narrator = Narrator(train_tokenizer(["a red ball"], 300), Captioner(sizes).eval())
-    return CaptionModel(vae, narrator, ModelCard("small"), Path(), "0123456789abcdef")
 
 
 @pytest.fixture(scope="module")
