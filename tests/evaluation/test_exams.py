@@ -124,7 +124,7 @@ def test_an_edit_changes_one_colour_and_no_more() -> None:
 
 
 def test_detailed_prompts_are_judged_by_what_the_short_ones_state() -> None:
-    short, detailed = (questions(Exam("P0", 12, words=words), VIEW, 3) for words in ("short", "detailed"))
+    short, detailed = (questions(Exam("P4", 12, words=words), VIEW, 3) for words in ("short", "detailed"))
     for one, other in zip(short, detailed, strict=True):
         assert (one.scene, one.told) == (other.scene, other.told)
         assert len(one.prompt) < len(other.prompt)
