@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole recipe of the built-in model, from nothing to the weights in the package: about eleven hours on two
+# The whole recipe of the built-in model, from nothing to the weights in the package: about twelve hours on two
 # cores with bf16 matrix units (AMX), a night without them (set precision = "fp32" there).
 # Every step writes a folder under out/, can be run alone, and continues where it was when it is run again.
 set -euo pipefail
@@ -21,8 +21,10 @@ $mutoscope data encode configs/latents-hard.toml              # more of what it 
 $mutoscope train dit configs/dit-tiny-leg7.toml --resume auto # ... and on from there
 $mutoscope data encode configs/latents-beside.toml            # ... pairs at rest
 $mutoscope train dit configs/dit-tiny-leg8.toml --resume auto
+$mutoscope data encode configs/latents-two.toml               # ... two things
+$mutoscope train dit configs/dit-tiny-leg9.toml --resume auto # ... and on from there on all four caches
 $mutoscope data encode configs/latents-labelled.toml          # clips whose captions the captioner may see
 $mutoscope train captioner configs/captioner-tiny.toml --resume auto
-.venv/bin/python runs/pack.py out/dit-tiny-leg8/model out/decoder-tiny/model out/tiny --guidance 2 \
+.venv/bin/python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny/model out/tiny --guidance 2 \
   --captioner out/captioner-tiny/model --candidates 4         # half precision
 $mutoscope evaluate out/tiny --suite quick                    # prompts -> clips -> what the oracle sees in them
