@@ -56,9 +56,11 @@ def main(
 
 
 def refuse_another_encoder(theirs: VAE, vae: VAE, folder: str) -> None:
-    """End unless both make the same latents."""
+    """End unless both make the same latents, once they are packed in half precision, as one of them may have been."""
     named = vae.encoder.state_dict()
-    if any(not torch.equal(value, named[name]) for name, value in theirs.encoder.state_dict().items()):
+    if any(
+        not torch.equal(value.half(), named[name].half()) for name, value in theirs.encoder.state_dict().items()
+    ):
         sys.exit(f"{folder} was not trained on latents of the VAE that is given: name the one that it was.")
 
 

@@ -23,8 +23,10 @@ $mutoscope data encode configs/latents-beside.toml            # ... pairs at res
 $mutoscope train dit configs/dit-tiny-leg8.toml --resume auto
 $mutoscope data encode configs/latents-two.toml               # ... two things
 $mutoscope train dit configs/dit-tiny-leg9.toml --resume auto # ... and on from there on all four caches
+.venv/bin/python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny/model out/tiny-leg9 --guidance 2
+$mutoscope train vae configs/decoder-tiny-leg9.toml --resume auto # what that makes -> the decoder once more
 $mutoscope data encode configs/latents-labelled.toml          # clips whose captions the captioner may see
 $mutoscope train captioner configs/captioner-tiny.toml --resume auto
-.venv/bin/python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny/model out/tiny --guidance 2 \
+.venv/bin/python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model out/tiny --guidance 2 \
   --captioner out/captioner-tiny/model --candidates 4         # half precision
 $mutoscope evaluate out/tiny --suite quick                    # prompts -> clips -> what the oracle sees in them
