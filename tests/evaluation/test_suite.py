@@ -173,6 +173,8 @@ def test_a_part_of_a_suite_can_be_chosen() -> None:
     assert {exam.family for exam in chosen("full")} == {f"P{number}" for number in range(12)}
     some = chosen("full", ("P4", "P9_2x"), most=4)
     assert [exam.name for exam in some if not exam.expanded] == [
+        "P4_short",
+        "P4_detailed",
         "P4_synonyms",
         "P4_typos",
         "P4_terse",
