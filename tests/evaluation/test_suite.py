@@ -181,7 +181,7 @@ def test_a_part_of_a_suite_can_be_chosen() -> None:
         "P4_long",
         "P9_2x",
     ]
-    assert sum(exam.expanded for exam in some) == 3
+    assert sum(exam.expanded for exam in some) == 4
     assert all(exam.count == 4 for exam in some)
 
 
