@@ -267,9 +267,9 @@ def decoding(options: argparse.Namespace) -> None:
         apart = difference(vae.decode(latent_BCTHW), whole())
         other, mine, ratio = in_turns(whole, streamed, options.rounds)
         peaks = []
-        for side in (False, True):
+        for is_ours in (False, True):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-                peaks.append(fresh.submit(peak_alone, options, frames, side).result())
+                peaks.append(fresh.submit(peak_alone, options, frames, is_ours).result())
         row = (frames, other, mine, ratio, *peaks, apart)
         print("".join(f"{row[0]:>13d}") + "".join(f" {value:13.3g}" for value in row[1:]), flush=True)
 

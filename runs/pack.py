@@ -1,6 +1,6 @@
 """Pack a trained model for the package: weights in half precision, with the VAE and the training records of both.
 
-python runs/pack.py out/dit-tiny-leg8/model out/decoder-tiny/model src/mutoscope/weights/tiny --guidance 2 \
+python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model src/mutoscope/weights/tiny --guidance 2 \
     --captioner out/captioner-tiny/model --candidates 4
 
 The VAE may be the one that the DiT was trained on, or that one with its decoder trained on.
@@ -59,7 +59,8 @@ def refuse_another_encoder(theirs: VAE, vae: VAE, folder: str) -> None:
     """End unless both make the same latents, once they are packed in half precision, as one of them may have been."""
     named = vae.encoder.state_dict()
     if any(
-        not torch.equal(value.half(), named[name].half()) for name, value in theirs.encoder.state_dict().items()
+        not torch.equal(value.half(), named[name].half())
+        for name, value in theirs.encoder.state_dict().items()
     ):
         sys.exit(f"{folder} was not trained on latents of the VAE that is given: name the one that it was.")
 

@@ -132,6 +132,10 @@ def data_recaption(
         written = recaption_latents(load_captioner(model), folder, out, wordings, _teller(say), batch)
         say.note("saved", str(written))
         return
+    if wordings != 1:
+        raise InputError(
+            f"--wordings {wordings} is for a cache of latents, and {folder} is none; leave it out."
+        )
     clips = find_clips(folder)
     write: Writer
     if url is not None:

@@ -102,15 +102,13 @@ def _written(
     model: CaptionModel, latents: Latents, size: Size, rows: range, wordings: int
 ) -> Iterator[list[str]]:
     """All wordings of each clip, in the order of a cache."""
-    latent_BCTHW = latents.latents(size, rows).to(model.vae.latent_mean)
+    latent_BCTHW, ids = latents.latents(size, rows).to(model.vae.latent_mean), latents.ids(size, rows)
     of_kind: dict[str, list[list[str]]] = {}
     for kind in LENGTHS:
         for wording in range(wordings):
             seeds = None
             if wording:
-                seeds = [
-                    zlib.crc32(f"{number} {kind} {wording}".encode()) for number in latents.ids(size, rows)
-                ]
+                seeds = [zlib.crc32(f"{number} {kind} {wording}".encode()) for number in ids]
             of_kind.setdefault(kind, []).append(model.narrator(latent_BCTHW, kind, seeds=seeds))
     of_kind["alt"] = [
         [latents.caption(size, row, "alt", i) for row in rows] for i in range(latents.variants["alt"])

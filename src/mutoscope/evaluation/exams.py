@@ -33,6 +33,11 @@ from mutoscope.world.words import COLOUR_WORDS, HELD_OUT_SYNONYMS, SHAPE_WORDS, 
 
 FRESH = 2**62  # scenes from this seed on are for exams: training stays below
 PROMPTS: tuple[Kind, ...] = ("short", "medium")  # by turns
+LENGTHS: dict[str, Kind] = {
+    "short": "short",
+    "detailed": "detailed",
+    "long": "detailed",
+}  # of wordings that have one
 STEP = 16  # sides of a view are multiples of it, in pixels
 BESIDE = 0.22  # half the distance of two bodies in a minimal pair, stage units
 ABOVE = 0.74  # height of the upper one
@@ -171,12 +176,7 @@ def _question(exam: Exam, view: View, scene: Scene, index: int) -> Question:
     source = scene if exam.task == "edit" else None
     if source is not None:
         scene = repainted(source)
-    kind: Kind = PROMPTS[index % len(PROMPTS)]
-    match exam.words:
-        case "short" | "detailed":
-            kind = exam.words
-        case "long":
-            kind = "detailed"
+    kind = LENGTHS.get(exam.words, PROMPTS[index % len(PROMPTS)])
     plain = caption(scene, view, kind, seed=index)
     told = stated(caption(scene, view, "short", seed=index) if exam.words == "detailed" else plain)
     if exam.measured == "identity" or exam.task == "loop":
