@@ -5,7 +5,7 @@
 The file names a run of `mutoscope train dit` and its arms, which are changes to it. An arm is trained once with every
 seed, until it has cost as many operations as the first arm in its steps (unless the file says `equal = "nothing"`).
 What is done is not done again: the command may be killed, and given again. In DIR/TITLE come a folder for each run,
-result.json, result.md, and chart.svg. Validation loss is of held-out latents at fixed noise levels, the mean over
+result.json, result.md, chart.svg and success.svg. Validation loss is of held-out latents at fixed noise levels, the mean over
 sizes; success is the oracle's, on the sets of `mutoscope evaluate --suite full`. Intervals are 95 % bootstrap over
 seeds and, within them, over clips; differences are paired by seed and question.
 """
@@ -42,6 +42,7 @@ from mutoscope.world.stage import View
 RESAMPLES = 4000
 TEXT = 12  # tokens of a medium caption, for counting operations
 WIDTH, HEIGHT, LEFT, TOP, ROW = 640, 420, 60, 40, 26
+NAMES, STRIP = 140, 17  # of success.svg: where arms' names end, and the height of a row
 COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98", "#117a65", "#a04000", "#34495e")
 
 Values = npt.NDArray[np.float64]
@@ -388,13 +389,47 @@ def chart(result: Mapping[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def success(result: Mapping[str, Any]) -> str:
+    """SVG: success of every arm on every set, with its interval; a row for each."""
+    arms = result["arms"]
+    names = [key for key in next(iter(arms.values()))["scores"] if key.endswith((" all", " facts"))]
+    height = TOP + ROW + sum(ROW + STRIP * len(arms) for _ in names)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
+        f'font-size="12"><rect width="{WIDTH}" height="{height}" fill="white"/>'
+    ]
+
+    def across(share: float) -> float:
+        return NAMES + share * (WIDTH - NAMES - 60)
+
+    for share in np.linspace(0, 1, 6):
+        parts.append(f'<path d="M{across(share):.1f},{TOP - 8} V{height - 8}" stroke="#ddd"/>')
+        parts.append(f'<text x="{across(share):.1f}" y="{TOP - 14}" text-anchor="middle">{share:.0%}</text>')
+    down = float(TOP)
+    for name in names:
+        down += ROW
+        parts.append(f'<text x="10" y="{down - 8:.1f}" font-weight="bold">{name}</text>')
+        for number, (arm, row) in enumerate(arms.items()):
+            colour, (mean, low, high) = COLOURS[number % len(COLOURS)], row["scores"][name]["interval"]
+            parts += [
+                f'<text x="{NAMES - 10}" y="{down + 8:.1f}" text-anchor="end" fill="{colour}">{arm}</text>',
+                f'<path d="M{across(low):.1f},{down + 4:.1f} H{across(high):.1f}" stroke="{colour}" '
+                'stroke-width="2"/>',
+                f'<circle cx="{across(mean):.1f}" cy="{down + 4:.1f}" r="4" fill="{colour}"/>',
+                f'<text x="{across(high) + 8:.1f}" y="{down + 8:.1f}" fill="{colour}">{100 * mean:.0f}</text>',
+            ]
+            down += STRIP
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def write(folder: Path, ablation: Ablation, runs: Sequence[RunResult]) -> dict[str, Any]:
-    """result.json, result.md and chart.svg of the runs so far."""
+    """result.json, result.md, chart.svg and success.svg of the runs so far."""
     result = summary(ablation, runs)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "result.json", result)
     (folder / "result.md").write_text(table(result))
     (folder / "chart.svg").write_text(chart(result))
+    (folder / "success.svg").write_text(success(result))
     return result
 
 

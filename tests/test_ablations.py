@@ -135,6 +135,7 @@ def test_an_experiment_from_file_to_table_and_again(
     assert "difference" in unet["scores"]["P0 facts"]
     assert "| unet |" in (tmp_path / "out" / "two" / "result.md").read_text()
     assert (tmp_path / "out" / "two" / "chart.svg").read_text().count("<circle") == 4
+    assert (tmp_path / "out" / "two" / "success.svg").read_text().count("<circle") == 2 * 4  # arms, scores
     monkeypatch.setattr(ablations, "train_dit", lambda *_, **__: pytest.fail("it was done already"))
     ablations.main()
     assert json.loads((tmp_path / "out" / "two" / "result.json").read_text()) == result

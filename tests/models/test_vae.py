@@ -13,7 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from mutoscope.errors import InputError
 from mutoscope.models import vae as vae_module
 from mutoscope.models.causal import CausalConv3d
-from mutoscope.models.vae import VAE, VAE_PRESETS, VAEConfig, first_frame_repeated, fold, unfold
+from mutoscope.models.vae import (
+    MOTION_COST,
+    VAE,
+    VAE_PRESETS,
+    VAEConfig,
+    changes,
+    first_frame_repeated,
+    fold,
+    unfold,
+)
 
 SMALL = VAEConfig(quarter_width=12, eighth_width=16, encoder_blocks=(1, 1), decoder_blocks=(1, 1))
 
@@ -238,3 +247,35 @@ def test_other_shapes_are_refused_in_a_sentence(vae, shape, words):
 def test_a_stream_that_ends_inside_a_latent_frame_is_refused(vae):
     with pytest.raises(InputError, match="2 frames after"):
         list(vae.encode_stream([clip(7)]))
+
+
+# --- motion
+
+
+@pytest.mark.parametrize("slow", [0.5, 0.9])
+def test_lost_motion_comes_back_at_little_cost(slow):
+    torch.manual_seed(1)
+    vae = VAE(SMALL).eval().requires_grad_(False)
+    video = clip(17, batch=4)
+    vae.fit_shortcut(video)
+    latent = vae.encode(video)
+    vae.scale_motion(slow)
+    before = vae.decode(latent)
+    gain = vae.match_motion(video)
+    after = vae.decode(latent)
+    true, found, left = (changes(frames).square().sum() for frames in (video, before, after))
+    assert gain > 1
+    assert found < left <= true * (1 + 1e-5)
+    error, less = ((decoded - video)[:, :, 1:].square().sum() for decoded in (before, after))
+    assert less <= error * (1 + MOTION_COST + 1e-5)
+    assert torch.equal(vae.encode(video), latent)
+    means = [decoded[:, :, 1:].unflatten(2, (-1, 4)).mean(3) for decoded in (before, after)]
+    assert (means[0] - means[1]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("frames", [1, 17])
+def test_what_stands_still_says_nothing_of_motion(vae, frames):
+    still = clip(1).expand(-1, -1, frames, -1, -1)
+    weights = {name: value.clone() for name, value in vae.state_dict().items()}
+    assert vae.match_motion(still) == 1.0
+    assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())

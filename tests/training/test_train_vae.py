@@ -148,6 +148,7 @@ def test_it_learns_and_leaves_a_normalising_model_with_its_record(tmp_path):
     record = json.loads((folder / "model.json").read_text())["card"]["training"]
     assert record["steps"] == 100
     assert record["validation"] == {"psnr 32x32x5": psnr[-1]}
+    assert 1 <= record["motion"] < 5
 
 
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path):

@@ -9,6 +9,7 @@ learns only what the shortcut misses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from mutoscope.errors import InputError
 from mutoscope.models.causal import Cache, CausalConv3d
 
 FOLD = 4  # frames, rows and columns of one folded position
+MOTION_COST = 0.01  # share of the square error (0.04 dB) that motion may cost
 CHUNK_POSITIONS = 16384  # latent positions (T*H*W) that encode and decode hold at a time
 
 
@@ -244,6 +246,42 @@ class VAE(nn.Module):
         bias_C = torch.zeros(2 * self.latent_channels)
         bias_C[self.latent_channels :] = logvar
         set_linear(self.encoder.head, torch.zeros_like(self.encoder.head.weight).flatten(1), bias_C)
+
+    @torch.no_grad()
+    def match_motion(self, video_BCTHW: Tensor) -> float:
+        """Let decoded clips change within latent frames as much as the given ones do; returns the factor, 1 or more.
+
+        A decoder that learned from pixel errors shows the mean of what may have been: within the four frames of a
+        latent frame things move too slowly, and then jump to the next. The factor gives back the energy of what
+        changes, or as much of it as costs MOTION_COST of the square error. Of clips without motion it is 1.
+        """
+        decoded_BCTHW = self.reconstruct(self.posterior(video_BCTHW)[0])
+        true, made = changes(video_BCTHW), changes(decoded_BCTHW)
+        if not true.any() or not made.any():
+            return 1.0
+        energy = float(made.square().sum())
+        whole = math.sqrt(float(true.square().sum()) / energy)
+        best = float((true * made).sum()) / energy  # has the least square error, from which it rises as a parabola
+        spent = MOTION_COST * float((decoded_BCTHW - video_BCTHW)[:, :, 1:].square().sum()) / energy
+        gain = max(1.0, min(whole, best + math.sqrt((1 - best) ** 2 + spent)))
+        self.scale_motion(gain)
+        return gain
+
+    @torch.no_grad()
+    def scale_motion(self, gain: float) -> None:
+        """Scale how far decoded frames differ from the mean of their four, in the last layers, which are linear."""
+        for linear, side in ((self.decoder.head, FOLD), (self.shortcut_out, self.strides[1])):
+            for values in (linear.weight, linear.bias):
+                assert values is not None
+                frames_CTSI = values.view(3, FOLD, side * side, -1)
+                mean_CTSI = frames_CTSI.mean(1, keepdim=True)
+                frames_CTSI.copy_(mean_CTSI + gain * (frames_CTSI - mean_CTSI))
+
+
+def changes(video_BCTHW: Tensor) -> Tensor:
+    """How far each frame is from the mean of its latent frame; the first frame, alone in its own, is left out."""
+    frames_BCTPHW = rearrange(video_BCTHW[:, :, 1:].float(), "b c (t p) h w -> b c t p h w", p=FOLD)
+    return frames_BCTPHW - frames_BCTPHW.mean(3, keepdim=True)
 
 
 def set_linear(linear: CausalConv3d, weight_OI: Tensor, bias_O: Tensor) -> None:

@@ -307,14 +307,16 @@ def draw(run: Run, video_BCTHW: Tensor, output_BCTHW: Tensor) -> None:
 @torch.no_grad()
 def measure_latents(work: Work) -> None:
     """Set the statistics that normalise latents, from the mode of fresh clips; carried weights are used."""
-    vae, bucket = work.vae, work.config.buckets[0]
-    means = [
-        vae.posterior(fresh_clips(work.config, bucket, STATISTICS_SEED + 32 * i, 32, work.device))[0]
-        for i in range(8)
-    ]
+    vae = work.vae
+    means = [vae.posterior(statistics_clips(work, i))[0] for i in range(8)]
     values_CS = torch.cat(means).transpose(0, 1).flatten(1)
     vae.latent_mean.copy_(values_CS.mean(1))
     vae.latent_std.copy_(values_CS.std(1))
+
+
+def statistics_clips(work: Work, part: int) -> Tensor:
+    """32 fresh clips of the first bucket."""
+    return fresh_clips(work.config, work.config.buckets[0], STATISTICS_SEED + 32 * part, 32, work.device)
 
 
 def finish(work: Work) -> Path:
@@ -329,7 +331,9 @@ def finish(work: Work) -> Path:
             for name, value in line.items()
             if name.startswith("psnr ")
         }
-        training = record(run, work.device) | {"validation": validation}
+        # Nothing is trained on what comes of this, so it comes last.
+        motion = vae.match_motion(statistics_clips(work, 0))
+        training = record(run, work.device) | {"validation": validation, "motion": motion}
         card = ModelCard(f"vae-{work.config.size}", training=training)
         path = save_model(run.folder / "model", vae=vae.eval(), card=card)
     say(f"{path}: {run.step} steps in {clock(run.seconds)}, {validation}.")
