@@ -24,6 +24,7 @@ from mutoscope.training.train_vae import (
     TrainVAEConfig,
     VAELoss,
     clips_of_step,
+    blemishes_of_step,
     decoder_loss,
     train_vae,
     vae_loss,
@@ -257,14 +258,17 @@ def test_a_bucket_off_the_grid_is_refused_before_anything_is_rendered(tmp_path, 
         config(tmp_path, buckets=(Bucket(*shape, 1.0, 2),))
 
 
-@pytest.mark.parametrize("level", [0.0, 0.4])
-def test_the_decoder_alone_learns_and_latents_stay(tmp_path: Path, model_folder: Path, level: float) -> None:
+@pytest.mark.parametrize(("level", "blemishes"), [(0.0, 0.0), (0.4, 0.05)])
+def test_the_decoder_alone_learns_and_latents_stay(
+    tmp_path: Path, model_folder: Path, level: float, blemishes: float
+) -> None:
     before = load_vae(model_folder, "cpu")
     settings = config(
         tmp_path,
         buckets=(Bucket(5, 32, 32, 1.0, 3),),
         decoder_of=str(model_folder),
         denoise_from=level,
+        blemishes=blemishes,
         loss=VAELoss(change=0.5),
         validate_every=4,
         ema=0.5,
@@ -293,6 +297,24 @@ def test_a_decoder_is_shown_what_the_dit_makes_of_its_captions(tmp_path: Path, m
     assert other != mended
 
 
+def test_blemishes_are_those_of_positions_and_patches(tmp_path: Path, model_folder: Path) -> None:
+    model = load(model_folder, "cpu")
+    settings = config(tmp_path, decoder_of=str(model_folder), blemishes=0.3)
+    like = torch.zeros(40, 16, 4, 5, 6)  # five rows: the last patches are cut
+    found = blemishes_of_step(like, model, settings, 1)
+    assert found.shape == like.shape
+    sizes = found.flatten(1).std(1)
+    torch.testing.assert_close(sizes, torch.linspace(0, 0.3, 41)[1:], rtol=0.2, atol=0.01)
+    unit = found / sizes[:, None, None, None, None]
+    inside, across = (unit[..., i] * unit[..., i + 1] for i in (0, 1))
+    later = unit[:, :, 0] * unit[:, :, 2]
+    assert inside.mean() == pytest.approx(2 / 3, abs=0.05)  # of the variance is the patch's
+    assert across.mean() == pytest.approx(0, abs=0.05)
+    assert later.mean() == pytest.approx(1 / 3, abs=0.05)  # lasts
+    assert not torch.equal(found, blemishes_of_step(like, model, settings, 2))
+    assert torch.equal(found, blemishes_of_step(like, model, settings, 1))
+
+
 def spoken_over(text: Text) -> Callable[[Sequence[str]], tuple[torch.Tensor, torch.Tensor]]:
     """A text encoder that hears the same words whatever it is told."""
     return lambda prompts: text(["a red ball"] * len(prompts))
@@ -301,3 +323,8 @@ def spoken_over(text: Text) -> Callable[[Sequence[str]], tuple[torch.Tensor, tor
 def test_a_level_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"denoise_from is 0\.4"):
         config(tmp_path, denoise_from=0.4)
+
+
+def test_blemishes_without_a_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"blemishes is 0\.1"):
+        config(tmp_path, blemishes=0.1)

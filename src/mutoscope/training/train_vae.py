@@ -77,7 +77,8 @@ class TrainVAEConfig:
     decoder_of: a model folder whose VAE is trained on, its decoder alone, so that latents mean what they meant. With
     denoise_from above 0 the decoder is shown what the DiT of that folder makes of latents at noise levels up to it:
     it learns to mend the errors of generated clips (LTX-Video's decoder also ends the denoising, HaCohen et al. 2024,
-    arXiv 2501.00103).
+    arXiv 2501.00103). blemishes: size, at most, of errors that are added to latents of variance 1, patch by patch: what
+    samplers leave shows as squares in plain skies unless the decoder has seen it.
     precision "bf16" computes activations in bfloat16, which pays on CPUs with AMX and on GPUs; weights and
     losses stay fp32. threads: of torch, 0 leaves its choice. device: "auto" is the GPU if there is one, where clips
     are rendered too. minutes: of one sitting, which then saves and ends with exit code 75. Lengths are in steps; 0
@@ -89,6 +90,7 @@ class TrainVAEConfig:
     size: str = "tiny"
     decoder_of: str | None = None
     denoise_from: float = 0.0
+    blemishes: float = 0.0
     world: SceneMix = field(default_factory=SceneMix)
     loss: VAELoss = field(default_factory=VAELoss)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -116,6 +118,10 @@ class TrainVAEConfig:
         if not 0 <= self.denoise_from < 1 or (self.denoise_from and self.decoder_of is None):
             raise InputError(
                 f"denoise_from is {self.denoise_from:g}: it must be 0, or below 1 with a model folder in decoder_of."
+            )
+        if not 0 <= self.blemishes <= 1 or (self.blemishes and self.decoder_of is None):
+            raise InputError(
+                f"blemishes is {self.blemishes:g}: it must be 0, or at most 1 with a model folder in decoder_of."
             )
 
 
@@ -204,12 +210,32 @@ def decoder_loss(
             )
             prediction = model.dit(noised_BCTHW, model.process.timestep(sigma_B), text_BLD, mask_BL)
             latent_BCTHW = model.process.to_x0(prediction.float(), noised_BCTHW, sigma_B)
+        if config.blemishes:
+            latent_BCTHW = latent_BCTHW + blemishes_of_step(latent_BCTHW, model, config, step)
     return pixel_loss(vae, latent_BCTHW * std_C + mean_C, video_BCTHW, mask_B1THW, config)
 
 
 def noise_of_step(like_BCTHW: Tensor, config: TrainVAEConfig, step: int) -> Tensor:
     generator = torch.Generator().manual_seed(hash((config.seed, step)) % 2**62)
     return torch.randn(like_BCTHW.shape, generator=generator).to(like_BCTHW.device)
+
+
+def blemishes_of_step(like_BCTHW: Tensor, model: Model, config: TrainVAEConfig, step: int) -> Tensor:
+    """Errors as samplers leave them: of every position, of every patch of the DiT, and of every patch all the time.
+
+    Their sizes go from near 0 to the config's over the clips.
+    """
+    _, rows, columns = model.dit.config.patch
+    clips, channels, frames, height, width = like_BCTHW.shape
+    patches = (-(-height // rows), -(-width // columns))
+    generator = torch.Generator().manual_seed(hash((config.seed, step, 1)) % 2**62)
+    own_BCTHW = torch.randn(like_BCTHW.shape, generator=generator)
+    patch_BCTHW = torch.randn((clips, channels, frames, *patches), generator=generator)
+    lasting_BCTHW = torch.randn((clips, channels, 1, *patches), generator=generator)
+    wide_BCTHW = (patch_BCTHW + lasting_BCTHW).repeat_interleave(rows, 3).repeat_interleave(columns, 4)
+    size_B1111 = torch.linspace(0, config.blemishes, clips + 1)[1:, None, None, None, None]
+    blemishes_BCTHW = (own_BCTHW + wide_BCTHW[..., :height, :width]) / 3**0.5 * size_B1111
+    return blemishes_BCTHW.to(like_BCTHW.device)
 
 
 def pixel_loss(
