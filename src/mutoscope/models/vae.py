@@ -261,7 +261,9 @@ class VAE(nn.Module):
             return 1.0
         energy = float(made.square().sum())
         whole = math.sqrt(float(true.square().sum()) / energy)
-        best = float((true * made).sum()) / energy  # has the least square error, from which it rises as a parabola
+        best = (
+            float((true * made).sum()) / energy
+        )  # has the least square error, from which it rises as a parabola
         spent = MOTION_COST * float((decoded_BCTHW - video_BCTHW)[:, :, 1:].square().sum()) / energy
         gain = max(1.0, min(whole, best + math.sqrt((1 - best) ** 2 + spent)))
         self.scale_motion(gain)
