@@ -136,10 +136,19 @@ def test_detailed_prompts_are_judged_by_what_the_short_ones_state() -> None:
 def test_expanded_prompts_say_at_least_what_is_told() -> None:
     for wording in ("strange", "typos", "terse"):
         raw, longer = (
-            questions(Exam("P4", 8, words=wording, expanded=expanded), VIEW, 2) for expanded in (False, True)
+            questions(Exam("P4", 8, words=wording, expanded=kind), VIEW, 2) for kind in (None, "medium")
         )
         for one, other in zip(raw, longer, strict=True):
             assert one.told == other.told
             said = {(fact.kind, fact.value) for fact in stated(other.prompt)}
             assert {(fact.kind, fact.value) for fact in one.told if fact.kind == "colour"} <= said
         assert any(one.prompt != other.prompt for one, other in zip(raw, longer, strict=True))
+
+
+def test_short_prompts_can_become_detailed_captions() -> None:
+    short, long = (
+        questions(Exam("P4", 8, words="short", expanded=kind), VIEW, 2) for kind in (None, "detailed")
+    )
+    for one, other in zip(short, long, strict=True):
+        assert one.told == other.told
+        assert len(other.prompt) > 1.5 * len(one.prompt)

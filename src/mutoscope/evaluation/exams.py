@@ -63,7 +63,7 @@ class Exam:
     """A set of questions.
 
     holes: only scenes with a combination that training never shows. words: how the prompt is put (detailed: judged by
-    what the short caption of its scene states); expanded: whether the model is given what `expand` makes of it.
+    what the short caption of its scene states); expanded: the kind of caption that `expand` makes of it for the model.
     aspect: width by height, of the area of the model's own size. scale: factors of width and height; length: of the
     frames after the first. known: frames of the truth that the model is shown, at the beginning; at the end of what is
     made longer `back`; at both ends of what it is to `connect`. hurry: how much faster everything goes than in
@@ -75,7 +75,7 @@ class Exam:
     count: int
     holes: bool = False
     words: Wording = "plain"
-    expanded: bool = False
+    expanded: Kind | None = None
     aspect: float | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     length: float = 1.0
@@ -194,8 +194,8 @@ def _question(exam: Exam, view: View, scene: Scene, index: int) -> Question:
             prompt, told = terse(told)
         case "long":
             prompt = running_on(plain)
-    if exam.expanded:
-        prompt = expand(prompt, seed=index).text
+    if exam.expanded is not None:
+        prompt = expand(prompt, seed=index, kind=exam.expanded).text
     return Question(exam, prompt, scene, view, told, source=source)
 
 
@@ -340,15 +340,16 @@ SUITES: dict[str, tuple[Exam, ...]] = {
         Exam("P2", 384, pairs=True),
         Exam("P3", 128, mix=_MANY, least=5),
         Exam("P4_short", 96, words="short"),
-        Exam("P4_short_expanded", 96, words="short", expanded=True),
+        Exam("P4_short_expanded", 96, words="short", expanded="medium"),
+        Exam("P4_short_detailed", 96, words="short", expanded="detailed"),
         Exam("P4_detailed", 96, words="detailed"),
         Exam("P4_synonyms", 96, words="strange"),
         Exam("P4_typos", 96, words="typos"),
         Exam("P4_terse", 96, words="terse"),
         Exam("P4_long", 96, words="long"),
-        Exam("P4_synonyms_expanded", 96, words="strange", expanded=True),
-        Exam("P4_typos_expanded", 96, words="typos", expanded=True),
-        Exam("P4_terse_expanded", 96, words="terse", expanded=True),
+        Exam("P4_synonyms_expanded", 96, words="strange", expanded="medium"),
+        Exam("P4_typos_expanded", 96, words="typos", expanded="medium"),
+        Exam("P4_terse_expanded", 96, words="terse", expanded="medium"),
         Exam("P5_glide", 64, mix=_ONE_MOVING, known=5, measured="physics"),
         Exam("P5_hurry", 64, mix=_ONE_MOVING, known=5, hurry=1.6, measured="physics"),
         Exam("P5_fall", 64, mix=only("drop"), known=1, measured="physics"),
