@@ -1,20 +1,27 @@
 """Expansion keeps what is stated, adds what is plausible, and says what cannot be shown."""
 
 import random
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mutoscope.evaluation.caption_facts import FRESH
 from mutoscope.evaluation.exams import running_on, terse, with_strange_words, with_typos
-from mutoscope.generation.expand import Expansion, expand, fits, split_shots
+from mutoscope.generation.expand import Expansion, expand, fits, in_mood
+from mutoscope.generation.shots import split_shots
+from mutoscope.generation.staging import Wish
 from mutoscope.generation.stated import lost
 from mutoscope.world.captions import HELD_OUT_SYNONYMS, Fact, Kind, caption, parse
 from mutoscope.world.palette import VISIBLE_ON
+from mutoscope.world.reading import read
 from mutoscope.world.scene import EVERYTHING, View, sample_scene
 from mutoscope.world.stage import BACKGROUNDS, COLOURS, SHAPES
+
+TYPED = (Path(__file__).parent / "prompts.txt").read_text().splitlines()  # by hand, of every kind
 
 # How people might say it; none of these lists is the captioner's.
 COLOUR_SAID = {
@@ -347,9 +354,44 @@ def test_what_stands_before_the_first_shot_is_no_shot() -> None:
 
 
 def test_any_text_is_answered() -> None:
-    for prompt in ("left of of", "shot 2 shot 9", "behind behind", "a" * 5000, "🎈", " ".join(SHAPES * 3),
-                   " and ".join(f"a {colour} ball" for colour in COLOURS), " ".join(BACKGROUNDS)):  # fmt: skip
-        assert isinstance(expand(prompt), Expansion)
+    junk = random.Random(2)
+    letters = "".join(junk.choice("abcdefghijklmnopqrstuvwxyz    ") for _ in range(5000))
+    words = " ".join(junk.choice(" ".join(TYPED).split()) for _ in range(900))
+    odd = [
+        "left of of",
+        "shot 2 shot 9",
+        "behind behind",
+        "🎈",
+        "\x00\x07\ud800",
+        "not not no",
+        "it above it below it",
+    ]
+    odd += [
+        "one the other they both",
+        "the the a a",
+        "hat eyes hat",
+        "cut to cut to",
+        "to its left",
+        "красный шар",
+    ]
+    odd += [
+        "a" * 5000,
+        letters,
+        words,
+        "and a red ball " * 330,
+        "-" * 3000,
+        "red-" * 800,
+        " ".join(SHAPES * 3),
+    ]
+    odd += [
+        " ".join(f"shot {i}: a ball." for i in range(40)),
+        " ".join(BACKGROUNDS),
+        "赤いボール",
+        "كرة حمراء",
+    ]
+    for prompt in (*odd, " and ".join(f"a {colour} ball" for colour in COLOURS)):
+        for kind in ("medium", "detailed"):
+            assert isinstance(expand(prompt, 1, kind), Expansion)
 
 
 def test_it_is_fast() -> None:
@@ -364,3 +406,184 @@ def test_it_is_fast() -> None:
 def test_a_prompt_of_more_things_than_the_world_holds_is_kept() -> None:
     prompt = "a ball left of a box, " * 6
     assert expand(prompt).text == prompt
+
+
+def moves(prompt: str, index: int = 0) -> set[str]:
+    """All directions that a thing is given, over seeds."""
+    texts = {expand(prompt, seed).text for seed in range(12)}
+    return {
+        fact.value
+        for text in texts
+        for fact in parse(text)[0]
+        if (fact.kind, fact.subject) == ("direction", index)
+    }
+
+
+def test_typed_prompts_keep_every_fact_and_become_clean_sentences() -> None:
+    kept = 0
+    for seed, prompt in enumerate(TYPED):
+        expansion = expand(prompt, seed)
+        said, unknown = parse(expansion.text)
+        assert lost(expansion.stated, said) == (), (prompt, expansion.text)
+        if expansion.text == prompt:  # a caption already, or nothing of the world
+            kept += 1
+            continue
+        assert unknown == (), (prompt, expansion.text)
+        slip = re.search(r"\ba [aeiou]|\ban [^aeiou]|  |\b(\w+) \1\b|[.,;] ?[.,;]", expansion.text.lower())
+        assert not slip, expansion.text
+        assert expansion.text[0].isupper() == expansion.text.endswith("."), expansion.text
+        assert seed % 5 or expansion == expand(prompt, seed)
+    assert kept < 0.25 * len(TYPED)
+
+
+def test_a_verb_without_a_side_keeps_its_kind() -> None:
+    assert moves("a red ball rolls") == {"left", "right"}
+    assert moves("a blue box is sliding") == {"left", "right"}
+    assert moves("a red ball moves vertically") == {"up", "down"}
+    assert moves("a floating box") <= {"left", "right", "up"}
+    assert "still" not in moves("a box moves")
+    assert "still" not in moves("a ball that never stops")
+    same = parse(expand("two red balls roll", 3).text)[0]
+    assert len({fact.value for fact in same if fact.kind == "direction"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "either"),
+    [
+        ("a red ball next to a blue box", {"left of 1", "right of 1"}),
+        ("red ball on the left, blue box on the right", {"left of 1"}),
+        ("the blue box is to the left and above it hangs a star", None),
+        ("a red ball at the top and a blue box at the bottom", {"above 1"}),
+        ("left: red ball, right: blue box", {"left of 1"}),
+    ],
+)
+def test_places_of_two_things_become_relations(prompt: str, either: set[str] | None) -> None:
+    found = set()
+    for seed in range(12):
+        said = parse(expand(prompt, seed).text)[0]
+        assert any(fact.kind == "relation" for fact in said)
+        found |= {
+            value
+            for value in either or ()
+            if not lost([*parse("a red ball. a blue box.")[0], Fact("relation", 0, value)], said)
+        }
+    assert found == (either or set())
+
+
+def test_the_place_of_one_thing_is_told_as_captions_tell_it() -> None:
+    for seed in range(6):
+        text = expand("a red ball on the left at night", seed).text
+        assert ", on the left" in text
+        assert set(parse(text)[0]) == set(parse("a red ball stands still at night")[0])
+    corner = expand("a star in the upper right corner", 0, "detailed").text
+    assert "on the right, high up" in corner
+
+
+@pytest.mark.parametrize(
+    ("prompt", "never"),
+    [
+        ("a ball, not red", ("colour", "red")),
+        ("a box but no ball", ("shape", "ball")),
+        ("a ball, not in the desert", ("background", "desert")),
+        ("a ball that never moves left", ("direction", "left")),
+        ("a ball that is neither red nor blue", ("colour", "blue")),
+        ("a ball with two eyes but no hat", ("hat", "")),
+    ],
+)
+def test_what_is_denied_is_never_shown(prompt: str, never: tuple[str, str]) -> None:
+    for seed in range(40):
+        for fact in parse(expand(prompt, seed).text)[0]:
+            assert fact.kind != never[0] or never[1] not in ("", fact.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "note"),
+    [
+        ("a red blue ball", "'red' and 'blue'; it is 'blue'"),
+        ("a red ball that is blue", "it is 'red'"),
+        ("a square ball", "it is 'ball'"),
+        ("a ball at night by day", "one place at a time"),
+        ("a ball that rises and falls", "one way"),
+        ("a ball left of a box and right of the box", "left of and right of"),
+        ("a red ball that is not red", "denies it"),
+        ("seven stars", "up to 4 things"),
+        ("a giraffe", "'giraffe'"),
+        ("???", "names nothing"),
+    ],
+)
+def test_contradictions_are_told(prompt: str, note: str) -> None:
+    assert any(note in sentence for sentence in expand(prompt).notes)
+
+
+def test_notes_stay_short() -> None:
+    (note,) = expand(" ".join(f"zq{i}x{'y' * i}" for i in range(100))).notes
+    assert len(note) < 1500
+    assert "80 words more" in note
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a red ball in the meadow, cut to a blue box in the desert",
+        "Scene 1: a star at night. Scene 2: a ring hits a box by day.",
+        "first shot: a red ball left of a blue box, second shot: the box alone at sunset",
+    ],
+)
+def test_a_story_of_several_things_is_told_shot_by_shot(prompt: str) -> None:
+    for seed in range(6):
+        expansion = expand(prompt, seed)
+        one, other = split_shots(expansion.text)
+        assert expansion.text == f"Shot 1: {one}. Shot 2: {other}."
+        assert expansion.text != prompt
+        assert lost(expansion.stated, parse(expansion.text)[0]) == ()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "number"),
+    [
+        ("a red ball in a meadow, then at night", 2),
+        ("a red ball rolls right, then it bounces", 1),
+        ("scene one: a ball; scene two: the ball at night", 2),
+        ("a ball rolls left. CUT. a box slides right.", 2),
+        ("jump cut: the star by day, then the star at night", 2),
+        ("in the first shot a ring by the sea, in the next shot the ring in the snow", 2),
+        ("the scene is set at night. a ball rolls left.", 1),
+    ],
+)
+def test_shots_are_found_however_they_are_parted(prompt: str, number: int) -> None:
+    assert max(1, len(split_shots(prompt))) == number
+
+
+def test_a_draft_in_another_mood_is_not_taken() -> None:
+    def mood(prompt: str, text: str) -> bool:
+        asked = parse(prompt)[0]
+        return in_mood(text, Wish(prompt, asked, {}, read(prompt)))
+
+    assert not mood("a red ball falls", "A red ball sinks. Soft light falls from the upper left.")
+    assert mood("a red ball falls", "a red ball drops")
+    assert not mood("a red ball flies left", "a red ball rolls left")
+    assert not mood("a red ball rolls left", "a red ball drifts left")
+    assert mood("a red ball goes left", "a red ball drifts left")
+    assert not mood("a red ball, not at night", "a red ball at night")
+
+
+def test_terse_and_odd_letters_become_captions() -> None:
+    for prompt in (
+        "A RED BALL ROLLS LEFT",
+        "A Red Ball Rolls Left",
+        "a red ball\u200b rolls left",
+        "a ball, red, rolls left",
+    ):
+        assert expand(prompt).text.lower().rstrip(".").startswith("a red ball ")
+        assert expand(prompt).text != prompt
+
+
+def test_many_things_are_paired_by_their_looks() -> None:
+    stated = parse(
+        "a red ball, a blue box, a green star, a black ring, a pink capsule and a white ball rise"
+    )[0]
+    told = parse("a white ball, a pink capsule, a black ring, a green star, a blue box and a red ball rise")[
+        0
+    ]
+    assert lost(stated, told) == ()
+    assert lost(told, parse("a white ball falls")[0]) != ()

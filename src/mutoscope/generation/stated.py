@@ -16,13 +16,15 @@ from mutoscope.world.words import (
     STYLE_WORDS,
 )
 
-MATCHED = 5  # things up to which every way of pairing them is tried
+MATCHED = 4  # things up to which every way of pairing them is tried
 MOVES = {
     "left": "moves to the left", "right": "moves to the right", "up": "moves up", "down": "moves down",
     "still": "stays still", "bounce": "bounces", "enter left": "slides in from the left",
     "enter right": "slides in from the right", "leave left": "slides out to the left",
     "leave right": "slides out to the right",
 }  # fmt: skip
+
+RANKS = ("first", "second", "third", "fourth")
 
 Drafts = dict[int, dict[str, list[str]]]
 """Per object of the prompt, the stated values of each kind of fact."""
@@ -40,11 +42,34 @@ def draft(stated: Iterable[Fact]) -> Drafts:
 def lost(stated: Sequence[Fact], told: Sequence[Fact]) -> tuple[Fact, ...]:
     """The stated facts that `told` does not contain, for the best way to pair the objects of both."""
     theirs, ours, there = _both_ways(told), objects(stated), objects(told)
-    orders: Iterable[Sequence[int]] = (tuple(range(ours)),)
-    if max(ours, there) <= MATCHED:
-        orders = itertools.permutations(range(max(ours, there)), ours)
-    losses = (tuple(fact for fact in stated if not _is_told(fact, order, theirs, there)) for order in orders)
-    return min(losses, key=len)
+    most = max(ours, there)
+    if most > MATCHED:
+        order: Sequence[int] = _likely(stated, told, most)
+        return tuple(fact for fact in stated if not _is_told(fact, order, theirs, there))
+    paired = [fact for fact in stated if fact.kind == "relation" or fact.value.startswith("collide")]
+    alone = [fact for fact in stated if fact.subject is not None and fact not in paired]
+    misses = [[0] * most for _ in range(ours)]  # by subject, and by the object told that it might be
+    for fact in alone:
+        for other in range(most):
+            misses[fact.subject or 0][other] += not _is_told(fact, [other] * ours, theirs, there)
+
+    def cost(order: Sequence[int]) -> int:
+        pairs = sum(not _is_told(fact, order, theirs, there) for fact in paired)
+        return pairs + sum(row[other] for row, other in zip(misses, order))
+
+    order = min(itertools.permutations(range(most), ours), key=cost)
+    return tuple(fact for fact in stated if not _is_told(fact, order, theirs, there))
+
+
+def _likely(stated: Sequence[Fact], told: Sequence[Fact], number: int) -> list[int]:
+    """For each object that is stated, the one of those told that is most like it and not taken."""
+    said = [{(fact.kind, fact.value) for fact in told if fact.subject == index} for index in range(number)]
+    free, order = list(range(number)), []
+    for subject in range(objects(stated)):
+        mine = {(fact.kind, fact.value) for fact in stated if fact.subject == subject}
+        order.append(max(free, key=lambda index: len(mine & said[index])))
+        free.remove(order[-1])
+    return order
 
 
 def objects(told: Iterable[Fact]) -> int:
@@ -106,20 +131,24 @@ def render_facts(stated: Sequence[Fact], told: Truth | None = None) -> str:
     sentences = []
     for i, noun in enumerate(nouns):
         mine = drafts.get(i, {})
-        moves = [
-            MOVES[value] for value in (*mine.get("direction", ()), *mine.get("event", ())) if value in MOVES
-        ]
-        sentences.append(f"{with_article(noun)}{_face(drafts, i, told)} {' and '.join(moves)}".rstrip())
+        ways = [value for value in (*mine.get("direction", ()), *mine.get("event", ())) if value in MOVES]
+        if told and not ways and not told.shots and told.things[i].direction in MOVES:
+            ways = [told.things[i].direction]
+        sentences.append(f"{with_article(noun)}{_face(drafts, i, told)} {_moves(ways)}".rstrip())
+    names = [_told_apart(nouns, i) for i in range(count)]
     for i, word, j in relations(drafts):
         if max(i, j) < count:  # the world holds so many things, a prompt may name more
-            sentences.append(f"the {nouns[i]} is {RELATION_WORDS[word][0]} the {nouns[j]}")
+            sentences.append(f"{names[i]} is {RELATION_WORDS[word][0]} {names[j]}")
     for i, each in drafts.items():
         struck = [int(event.split()[1]) for event in each.get("event", ()) if event.startswith("collide")]
-        sentences += [f"the {nouns[i]} hits the {nouns[j]}" for j in struck if i < j < count]
+        sentences += [f"{names[i]} hits {names[j]}" for j in struck if i < j < count]
+    places = [fact.value for fact in stated if fact.kind == "background"]
     for fact in stated:
         match fact.kind:
-            case "background":
-                sentences.append(f"the scene is set {BACKGROUND_WORDS[fact.value][0]}")
+            case "background" if fact.value == places[0]:
+                sentences.append(
+                    f"the scene is set {', '.join(BACKGROUND_WORDS[place][0] for place in places)}"
+                )
             case "camera":
                 sentences.append(CAMERA_WORDS[fact.value][0])
             case "style":
@@ -128,6 +157,20 @@ def render_facts(stated: Sequence[Fact], told: Truth | None = None) -> str:
                 verb = "is" if fact.value == "1" else "are"
                 sentences.append(f"there {verb} {NUMBERS[int(fact.value)][0]} in the picture")
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
+
+
+def _moves(ways: Sequence[str]) -> str:
+    """ "moves up and then down", "bounces and slides out to the left"."""
+    if len(ways) > 1 and set(ways) in ({"left", "right"}, {"up", "down"}):
+        return f"{MOVES[ways[0]]} and then {MOVES[ways[1]].removeprefix('moves ')}"
+    return " and ".join(MOVES[way] for way in ways)
+
+
+def _told_apart(nouns: Sequence[str], index: int) -> str:
+    """ "the red ball"; "the second red ball" where there are two."""
+    alike = [i for i, noun in enumerate(nouns) if noun == nouns[index]]
+    rank = f"{RANKS[alike.index(index)]} " if 1 < len(alike) <= len(RANKS) else ""
+    return f"the {rank}{nouns[index]}"
 
 
 def with_article(words: str) -> str:

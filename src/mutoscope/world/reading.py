@@ -1,278 +1,430 @@
 """Text back to facts: what a prompt states about the world, and which of its words the world does not have."""
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
 
 from mutoscope.world.facts import Fact
-from mutoscope.world.words import (
-    COUNT_WORDS,
-    ELSEWHERE,
-    FUNCTION_WORDS,
-    NO_TYPOS,
-    NUMBER_WORDS,
-    READING,
-    RELATIONS_READ,
-)
+from mutoscope.world.lexicon import INSIDE
+from mutoscope.world.mentions import Cast, cast
+from mutoscope.world.nouns import DESCRIBED, END, Item, Noun, affirmed, grouped, is_a, is_comma
+from mutoscope.world.phrases import Token, tokens
 
-WORD = re.compile(r"[^\W_]+(?:-[^\W\d_]+)*")
-DESCRIBED = ("colour", "size", "material", "shape")  # what may follow an adjective
-Token = tuple[str, str]
+CLIP = ("background", "count", "camera", "style")  # facts about the whole clip
+KEPT = ("relation", "link", "rests on", "function", "unknown", "article", "also")  # do not end a relation
+PASSING = ("passes", "pass", "goes", "moves", "rolls", "hides")  # relations that begin with a verb
+TURNS = {"left": "pan left", "right": "pan right", "up": "tilt up", "down": "tilt down"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a prompt says.
+
+    facts and unknown: see `parse`. open_ways: (thing, "sideways", "vertical", "aloft" or "any") of who moves, nobody
+    says where. beside: pairs that stand next to each other, on either side. places: (thing, "left", "right", "top",
+    "bottom", "front", "back" or "middle"). denied: (kind, value) of what must not be shown. overruled: (word, other
+    word that counts in its place). shots: of a story, the facts of each shot about who is in it.
+    """
+
+    facts: tuple[Fact, ...]
+    unknown: tuple[str, ...]
+    open_ways: tuple[tuple[int, str], ...] = ()
+    beside: tuple[tuple[int, int], ...] = ()
+    places: tuple[tuple[int, str], ...] = ()
+    denied: frozenset[tuple[str, str]] = frozenset()
+    overruled: tuple[tuple[str, str], ...] = ()
+    shots: tuple[tuple[Fact, ...], ...] = ()
 
 
 def parse(text: str) -> tuple[tuple[Fact, ...], tuple[str, ...]]:
     """(facts stated, content words not known). Typos are read where they can be told from other words.
 
-    Colours and sizes belong to the next shape, or to the last one if none follows; motion to the last subject: in
-    "a ball rolls behind a box to the left" that is the ball. A noun repeated with "the" is the same object; of
-    "two balls", and of "they", everyone moves.
+    Colours and sizes belong to the noun that they stand before, or behind; motion to the last subject: in "a ball rolls
+    behind a box to the left" that is the ball. A noun repeated with "the" is the same object; of "two balls", of "they"
+    and of "a ball and a box roll left", everyone moves. What is said not to be there is not stated.
     """
-    tokens = _counted(_with_hats(list(_tokens(text.lower()))))
-    nouns, found = _read_nouns(tokens)
-    unknown: list[str] = []
-    stated: list[Fact] = []
-    shots = 0
+    reading = read(text)
+    return reading.facts, reading.unknown
+
+
+@lru_cache(maxsize=256)
+def read(text: str) -> Reading:
+    """Everything that a prompt says."""
+    items, denied = affirmed(grouped(tokens(text)))
+    found = cast(items)
+    heard = _Listener(items, found)
+    for position, item in enumerate(items):
+        heard.hear(position, item)
+    return heard.reading(denied)
+
+
+@dataclass
+class _Listener:
+    """What has been heard so far.
+
+    subjects: who moves if a motion is told now. together: subjects joined by "and", for verbs of no number; listed: by
+    commas too, for plural verbs. number: of the verb, "one", "many" or not said. pending: a relation that waits for its
+    object; waiting: one that waits for its subject, as after "above the box". early: motions and places told before any
+    subject. lens: whether a direction is the camera's; filmed: whether the camera is spoken of.
+    """
+
+    items: Sequence[Item]
+    cast: Cast
+    stated: list[Fact] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    open_ways: list[tuple[int, str]] = field(default_factory=list)
+    beside: list[tuple[int, int]] = field(default_factory=list)
+    places: list[tuple[int, str]] = field(default_factory=list)
+    shots: list[list[Fact]] = field(default_factory=list)
+    present: list[set[int]] = field(default_factory=list)  # in each shot
     subjects: tuple[int, ...] = ()
-    pending: tuple[int, str] | None = None
-    together = False
-    for position, (kind, value) in enumerate(tokens):
-        match kind:
-            case "shape":
-                if pending is None or pending[0] == nouns[position]:
-                    subjects = (*subjects, nouns[position]) if together else (nouns[position],)
-                else:
-                    subject, link = pending
-                    subjects = (subject,)
-                    kinds = "event" if link == "collide" else "relation"
-                    stated.append(Fact(kinds, subject, f"{link} {nouns[position]}"))
-                    if link == "collide":
-                        stated.append(Fact(kinds, nouns[position], f"{link} {subject}"))
-                pending, together = None, False
-            case "also":
-                together = True
-            case "all":
-                subjects = tuple(sorted({nouns[place] for place in nouns if place < position}))
-            case "direction" | "event" | "hat" | "eyes":
-                stated += [Fact(kind, subject, value) for subject in subjects]
-            case "relation" | "link" if subjects:
-                pending = (subjects[-1], value)
-            case "background" | "count" | "camera" | "style":
-                stated.append(Fact(kind, None, value))
+    together: tuple[int, ...] = ()
+    listed: tuple[int, ...] = ()
+    number: str = ""
+    pending: tuple[tuple[int, ...], str] | None = None
+    waiting: tuple[str, tuple[int, ...]] | None = None
+    fronted: bool = False
+    early: list[tuple[str, str]] = field(default_factory=list)
+    lens: bool = False
+    filmed: bool = False
+
+    def hear(self, position: int, item: Item) -> None:
+        if isinstance(item, Noun):
+            if position in self.cast.mentions:
+                self.mention(position, item)
+            return
+        match item.kind:
+            case "direction" | "event" | "motion":
+                if not (self.lens and self.films(item)):
+                    self.moves(position, item)
+            case "hat" | "eyes":
+                self.state(*(Fact(item.kind, subject, item.value) for subject in self.subjects))
+            case "place":
+                self.place(position, item.value)
+            case "relation" | "link" | "rests on":
+                self.relate(position, item)
+            case "mutual":
+                self.each_other(item.value)
+            case "its side":
+                self.its_side(position, item.value)
+            case "it":
+                self.point_back(position)
+            case "lens":
+                self.lens = self.filmed = True
+                if item.word != "camera" and not self.turns(position):
+                    self.unknown.append(item.word)
+            case "follow":
+                self.filmed |= self.opens(position)
+                self.state(*([Fact("camera", None, "follow")] if self.filmed else []))
+                self.unknown += [] if self.filmed else [item.word]
             case "shot":
-                shots = max(shots, int(value))
+                self.shots.append([])
+                self.present.append(set())
+            case "halt":
+                self.unknown.append(item.word)
             case "unknown":
-                unknown.append(value)
-    if shots > 1:
-        stated.append(Fact("shots", None, str(shots)))
-    bounced = {fact.subject for fact in stated if fact.value == "bounce"}  # down and up again is no direction
-    stated = [fact for fact in stated if fact.value != "down" or fact.subject not in bounced]
-    return tuple(dict.fromkeys([*found, *stated])), tuple(dict.fromkeys(unknown))
+                self.strange(position, item)
+            case "function" | "article":
+                self.hold_together(position, item.word)
+            case kind if kind in CLIP:
+                self.state(Fact(kind, None, item.value))
+        if item.noun or (item.kind not in KEPT and not (item.kind == "and" and self.between)):
+            self.pending = None
+        if item.kind == "mark":
+            self.lens = self.filmed = False
+            self.waiting = None if item.value == "." else self.waiting
 
+    @property
+    def between(self) -> bool:
+        """Whether the second of two is still to come."""
+        return self.pending is not None and self.pending[1] == "between of"
 
-def _counted(tokens: Sequence[Token]) -> list[Token]:
-    """ "two red balls" is "a red ball also a red ball"."""
-    kept: list[Token] = []
-    position = 0
-    while position < len(tokens):
-        kind, value = tokens[position]
-        position += 1
-        if kind != "number":
-            kept.append((kind, value))
-            continue
-        end = position
-        while end < len(tokens) and tokens[end][0] in ("colour", "size", "material"):
-            end += 1
-        if end < len(tokens) and tokens[end][0] == "shape":
-            noun = [("article", "a"), *tokens[position : end + 1]]
-            kept += noun + [("also", ""), *noun] * (int(value) - 1)
-            position = end + 1
-    return kept
+    def at(self, position: int) -> Item:
+        return self.items[position] if 0 <= position < len(self.items) else END
 
+    def state(self, *facts: Fact) -> None:
+        self.stated += facts
+        if self.shots:
+            self.shots[-1] += facts
 
-def _with_hats(tokens: Sequence[Token]) -> list[Token]:
-    """ "a blue triangle hat" is one token, not an object; so is "a blue hat", of no shape that is named."""
-    kept: list[Token] = []
-    for token in tokens:
-        if token[0] != "hat":
-            kept.append(token)
-            continue
-        words: list[str] = []
-        while kept and kept[-1][0] in ("shape", "colour", "size"):
-            words.insert(0, kept.pop()[1])
-        if kept and kept[-1][0] == "article":
-            kept.pop()
-        kept.append(("hat", " ".join(words)))
-    return kept
-
-
-def _read_nouns(tokens: Sequence[Token]) -> tuple[dict[int, int], list[Fact]]:
-    """Object index of every shape word by position, and the facts its adjectives state."""
-    nouns: dict[int, int] = {}
-    things: list[dict[str, str]] = []
-    announced: set[int] = set()  # spoken of with "the" and not yet introduced with "a"
-    adjectives: dict[str, str] = {}
-    definite, latest = False, 0
-    for position, (kind, value) in enumerate(tokens):
-        if kind == "unknown" and tokens[position + 1 : position + 2] and tokens[position + 1][0] in DESCRIBED:
-            continue  # an adjective more: "a big fluffy red ball"
-        if kind in ("article", "background", "unknown", "elsewhere"):
-            if kind == "article" and things:  # "the ball is red, a box ..."
-                things[latest] = adjectives | things[latest]
-            adjectives, definite = {}, value == "the"
-        elif kind in ("colour", "size", "material"):
-            adjectives[kind] = value
-        elif kind == "shape":
-            thing = {**adjectives, "shape": value}
-            candidates = range(len(things)) if definite else sorted(announced)
-            same = next((i for i in candidates if _agrees(thing, things[i])), len(things))
-            if same == len(things):
-                things.append({})
-                if definite:
-                    announced.add(same)
-            things[same] |= thing
-            nouns[position] = latest = same
-            if not definite:
-                announced.discard(same)
-            adjectives, definite = {}, False
-    if things:
-        things[latest] = adjectives | things[latest]
-    facts_found = [Fact(kind, i, value) for i, thing in enumerate(things) for kind, value in thing.items()]
-    return nouns, facts_found
-
-
-def _agrees(one: dict[str, str], other: dict[str, str]) -> bool:
-    return all(other.get(kind, value) == value for kind, value in one.items())
-
-
-def _tokens(text: str) -> list[Token]:
-    """(kind, value) of every phrase, longest first; function words are dropped, articles kept."""
-    words = [_spelt(word) for word in WORD.findall(text)]
-    words = [_continued(one, word) for one, word in zip(["", *words], words)]
-    tokens, position = [], 0
-    while position < len(words):
-        for length in range(min(6, len(words) - position), 0, -1):
-            phrase = " ".join(words[position : position + length])
-            token = _phrase(phrase, alone=length == 1)
-            if token is not None:
-                break
+    def tell(self, kind: str, value: str, subjects: Sequence[int]) -> None:
+        """A motion, or a place, of some things."""
+        if kind == "place":
+            self.places += [(subject, value) for subject in subjects]
+        elif kind == "motion":
+            self.open_ways += [(subject, value) for subject in subjects if value]
         else:
-            length, token = 1, _single(words[position])
-        if token[0] != "function":
-            tokens.append(token)
-        position += length
-    return tokens
+            self.state(*(Fact(kind, subject, value) for subject in subjects))
 
+    # --- who
 
-def _phrase(phrase: str, alone: bool) -> Token | None:
-    if phrase in RELATIONS_READ and not (alone and phrase in ("left of", "right of")):
-        return "relation", RELATIONS_READ[phrase]
-    if phrase in COUNT_WORDS:
-        return "count", str(COUNT_WORDS[phrase])
-    return READING.get(phrase)
+    def mention(self, position: int, noun: Noun) -> None:
+        meant = self.cast.mentions[position]
+        if self.present:
+            self.present[-1] |= set(meant)
+        if self.pending:
+            self.resolve(meant)
+        else:
+            self.join(position, meant)
+            if self.waiting:
+                word, others = self.waiting
+                self.waiting = None
+                self.link(meant, word, others)
+            for kind, value in self.early:
+                self.tell(kind, value, self.subjects)
+            self.early.clear()
+        self.lens = False
+        for move in noun.moves:
+            self.tell(move.kind, move.value, meant)
+        if noun.side:
+            self.tell("place", noun.side, meant)
 
+    def join(self, position: int, meant: tuple[int, ...]) -> None:
+        """The subjects of the verb to come: "a ball and a box roll", "a ball, a box and a star roll"."""
+        before, second = self.at(position - 1), self.at(position - 2)
+        also = is_a(before, "and") and isinstance(second, Noun)
+        comma = is_comma(before) and isinstance(second, Noun)
+        comma |= also or (is_a(before, "and") and is_comma(second))
+        self.together = (*self.together, *meant) if also and not self.number else meant
+        self.listed = (*self.listed, *meant) if comma and not self.number else meant
+        self.subjects, self.number = meant, ""
 
-def _single(word: str) -> Token:
-    """A word that begins no known phrase."""
-    if word in ("a", "an", "the"):
-        return "article", word
-    if word in NUMBER_WORDS:
-        return "number", str(NUMBER_WORDS[word])
-    if word in ("they", "both"):
-        return "all", word
-    if word in ELSEWHERE:
-        return "elsewhere", word
-    if word in FUNCTION_WORDS:
-        return "function", word
-    if word.endswith("s") and READING.get(word[:-1], ("", ""))[0] == "shape":
-        return READING[word[:-1]]
-    meant = _meant(word)
-    if meant is None and word.endswith("s"):
-        meant = _meant(word[:-1])
-    return READING.get(meant, ("function", word)) if meant is not None else ("unknown", word)
+    def turn_to(self, meant: tuple[int, ...]) -> None:
+        self.subjects = self.together = self.listed = meant
 
+    def strange(self, position: int, item: Token) -> None:
+        """A thing that the world does not have, and that moves instead of those before it."""
+        self.unknown.append(item.value)
+        if item.noun:
+            self.early.clear()
+            if self.opens(position):
+                self.turn_to(())
 
-def _spelt(word: str) -> str:
-    """The word, or the word of any phrase that fingers slipped from."""
-    if len(word) < 4 or len(word) > 20 or word in _VOCABULARY or word in NO_TYPOS:
-        return word
-    return next((known for known in _VOCABULARY if len(known) >= 4 and _slip(word, known)), word)
+    def hold_together(self, position: int, word: str) -> None:
+        """ "is", "are"; "which" turns to the noun before; "inside" is no relation of the world."""
+        if not self.number and (word in ("is", "was", "has", "have", "do") or word in PLURAL):
+            self.number = "one" if word in ("is", "was", "has") else "many"
+        if word in ("that", "which", "who", "whose") and isinstance(self.at(position - 1), Noun):
+            self.turn_to(self.cast.mentions.get(position - 1, self.subjects))
+        following = self.at(position + 1)
+        if word in INSIDE and (
+            is_a(following, "it") or (isinstance(following, Noun) and following.head == "shape")
+        ):
+            self.unknown.append(word)
 
+    def movers(self, word: str) -> tuple[int, ...]:
+        """Who moves: the last subject, or all that share the verb."""
+        verb = word.split()[0]
+        if not self.number and verb in PLURAL:
+            self.number = "many"
+        elif not self.number and verb.endswith("s") and not verb.endswith("wards"):
+            self.number = "one"
+        return {"one": self.subjects, "many": self.listed}.get(self.number, self.together)
 
-def _continued(one: str, word: str) -> str:
-    """The second word of a phrase of two that fingers slipped from to another word: "jet back"."""
-    return next((known for known in _SECOND.get(one, ()) if word in NO_TYPOS and _slip(word, known)), word)
+    def others(self) -> tuple[int, ...]:
+        """The thing named before the subjects, if there is one."""
+        return tuple(i for i in range(max(self.subjects, default=0)) if i not in self.subjects)[-1:]
 
+    # --- what
 
-def _meant(word: str) -> str | None:
-    """The known word of which this one is a typo, if it can hardly be another word."""
-    if word in NO_TYPOS or not 3 <= len(word) <= 20:
-        return None
-    if len(word) >= 5:
-        close = (known for known in _SINGLE_WORDS if abs(len(known) - len(word)) <= 1)
-        if meant := next((known for known in close if _one_edit(word, known)), None):
-            return meant
-    if meant := next((known for known in _SHORT_WORDS if _slip(word, known)), None):
-        return meant
-    if len(word) >= 7:
-        same_start = (known for known in _SINGLE_WORDS if known[0] == word[0] and len(known) >= 7)
-        return next((known for known in same_start if known in READING and _edits(word, known) <= 2), None)
-    return None
+    def films(self, item: Token) -> bool:
+        """Whether a direction behind "the camera", "pans" is the camera's."""
+        if item.kind == "motion":
+            return True
+        self.lens = False
+        turn = TURNS.get(item.value)
+        if turn:
+            self.state(Fact("camera", None, turn))
+        return turn is not None or item.value == "still"
 
+    def turns(self, position: int) -> bool:
+        """Whether "pan" comes with a direction."""
+        return any(is_a(self.at(position + k), "direction", "camera", "lens") for k in (1, 2))
 
-_SINGLE_WORDS = tuple(
-    sorted(
-        {word for word in READING if " " not in word and len(word) >= 4}
-        | {word for word in FUNCTION_WORDS if len(word) >= 7}  # shorter ones would swallow whales (while)
-    )
-)
-_VOCABULARY = dict.fromkeys(  # in order of preference
-    [phrase for phrase in READING if " " not in phrase]
-    + [word for phrase in (*READING, *RELATIONS_READ, *COUNT_WORDS) for word in phrase.split()]
-    + sorted({*FUNCTION_WORDS, *ELSEWHERE, *NUMBER_WORDS, "they", "both"})
-)
-_SECOND: dict[str, list[str]] = {}
-for _one, _two in (phrase.split() for phrase in READING if phrase.count(" ") == 1):
-    _SECOND.setdefault(_one, []).append(_two)
-_SHORT_WORDS = (
-    "red", "green", "blue", "pink", "white", "black", "cyan", "ball", "box", "star", "ring", "left", "right", "down",
-    "night", "snow", "neon",
-)  # fmt: skip
+    def moves(self, position: int, item: Token) -> None:
+        before, following = self.at(position - 1), self.at(position + 1)
+        if item.word in ("left", "right") and is_a(following, "mark"):
+            first = is_a(before, "mark") and before.value == "." and self.noun_follows(position)  # type: ignore[union-attr]
+            label = following[:2] == ("mark", ":") and is_a(before, "mark")
+            if label or (first and is_comma(following)):
+                self.early.append(("place", item.value))  # "left: a ball, right: a box"
+                self.turn_to(())
+                return
+        movers = self.movers(item.word)
+        if movers:
+            self.tell(item.kind, item.value, movers)
+        elif item.value and position < min(self.cast.mentions, default=len(self.items)):
+            self.early.append((item.kind, item.value))
 
+    def place(self, position: int, value: str) -> None:
+        """Where a thing is; behind a comma only of a noun that follows: captions say it of what moves by."""
+        before = self.at(position - 1)
+        if is_a(before, "motion") and value in ("left", "right"):
+            self.moves(position, Token("direction", value, value))
+        elif is_a(before, "background"):
+            pass  # "with the sea in the background"
+        elif not self.opens(position):
+            for part in value.split():
+                self.tell("place", part, self.subjects)
+        elif self.noun_follows(position):
+            self.early += [("place", part) for part in value.split()]
+            self.turn_to(())
 
-def _slip(word: str, known: str) -> bool:
-    """Whether fingers slipped: two neighbours swapped, a letter after the first left out or doubled."""
-    if word[0] != known[0] or abs(len(word) - len(known)) > 1:
+    def opens(self, position: int) -> bool:
+        """Whether a clause begins here."""
+        while is_a(self.at(position - 1), "function"):
+            position -= 1
+        return is_a(self.at(position - 1), "and", "mark", "shot", "also", "article")
+
+    def noun_follows(self, position: int, skip: int = 0) -> bool:
+        """Whether a new noun follows in the same clause, after `skip` others."""
+        for item in self.items[position + 1 :]:
+            if isinstance(item, Noun):
+                if skip == 0:
+                    return item.head in ("shape", "thing", "one")
+                skip -= 1
+            elif item.kind in ("and", "shot", "relation") or item.value == ".":
+                return False
         return False
-    if len(word) == len(known):
-        return sorted(word) == sorted(known) and _one_edit(word, known)
-    if len(word) < len(known):
-        return _one_edit(word, known)
-    return any(word == known[: k + 1] + known[k:] for k in range(len(known)))
+
+    # --- beside whom
+
+    def relate(self, position: int, item: Token) -> None:
+        before, following = self.at(position - 1), self.at(position + 1)
+        skipped = ("function", "also", "and", *(("rests on",) if item.kind == "link" else ()))  # "hit by"
+        rest = (one for one in self.items[position + 1 :] if not is_a(one, *skipped))
+        first = next(rest, END)
+        named = isinstance(first, Noun) or is_a(first, "it")
+        if item.kind == "rests on" and (
+            first is not following or not named or is_a(before, "unknown", "link", "camera", "lens")
+        ):
+            return
+        known = self.cast.mentions.get(position - 1, self.subjects)
+        if (
+            isinstance(before, Noun)
+            and item.kind != "link"
+            and len(self.together) < 2
+            and known != self.subjects
+        ):
+            self.turn_to(known)  # "a ball on a box on a ring"
+        self.fronted = item.kind != "link" and named and self.opens(position)
+        self.fronted &= self.noun_follows(position, skip=isinstance(first, Noun))
+        self.fronted &= item.word.split()[0] not in PASSING
+        if not named:
+            self.without_object(item, first, following)
+        elif self.fronted and isinstance(first, Noun):
+            self.pending = ((), item.value)
+        else:
+            self.pending = (self.listed if item.word in PLURAL else self.subjects, item.value)
+
+    def without_object(self, item: Token, first: Item, following: Item) -> None:
+        """ "to the left of the screen", "a box with a ball on top", "two balls collide", "bump into each other"."""
+        side = item.value.split()[0]
+        if is_a(first, "mutual"):
+            self.pending = (self.listed, item.value)
+        elif item.kind == "link":
+            into = is_a(first, "unknown", "elsewhere", "article") and not is_a(following, "function")
+            if not into and len(self.listed) > 1:
+                self.each_other("collide")
+        elif side in ("left", "right") and is_a(first, "elsewhere", "article"):
+            if item.word.split()[0] in ("on", "at"):
+                self.tell("place", side, self.subjects)
+            else:
+                self.tell("direction", side, self.movers(side))
+        elif item.word in ("on top", "underneath", "behind", "beneath", "beside", "above", "below"):
+            self.link(self.subjects, item.value, self.others())
+
+    def point_back(self, position: int) -> None:
+        """ "above it": the thing before the subject, or the subject itself for who is named next."""
+        if self.pending is None:
+            return
+        subjects, word = self.pending
+        if not self.fronted and self.others():
+            self.link(subjects, word, self.others())
+        elif subjects and self.noun_follows(position):
+            self.waiting = (word, subjects)
+
+    def its_side(self, position: int, word: str) -> None:
+        """ "a ball, a box to its left", "a ball; to its left a box"."""
+        if self.opens(position) and self.noun_follows(position):
+            self.waiting = (word, self.subjects)
+        else:
+            self.link(self.subjects, word, self.others())
+
+    def resolve(self, meant: tuple[int, ...]) -> None:
+        """The object of a relation is there."""
+        subjects, word = self.pending or ((), "")
+        self.pending = None
+        if not subjects:
+            self.waiting = (word, meant) if self.fronted else None
+            self.turn_to(() if self.fronted else meant)
+            return
+        if word == "between" and len(meant) == 1:
+            self.pending = (subjects, "between of")
+        self.link(subjects, {"between": "right of", "between of": "left of"}.get(word, word), meant[:1])
+        self.link(subjects, "left of" if word == "between" else word, meant[1:])
+        self.turn_to(subjects)
+
+    def link(self, subjects: Sequence[int], word: str, others: Sequence[int]) -> None:
+        for subject, other in ((i, j) for i in subjects for j in others if i != j):
+            if word == "beside":
+                self.beside.append((subject, other))
+            elif word == "collide":
+                self.state(Fact("event", subject, f"collide {other}"))
+                self.state(Fact("event", other, f"collide {subject}"))
+            else:
+                self.state(Fact("relation", subject, f"{word} {other}"))
+
+    def each_other(self, word: str) -> None:
+        """ "a ball and a box bump into each other", "side by side"."""
+        row = self.listed if len(self.listed) > 1 else (*self.others(), *self.subjects)
+        for one, other in pairwise(row):
+            self.link((one,), self.pending[1] if self.pending else word or "beside", (other,))
+
+    # --- all of it
+
+    def reading(self, denied: frozenset[tuple[str, str]]) -> Reading:
+        things = [dict(thing) for thing in self.cast.things]
+        if not things and not self.unknown and (self.cast.held or self.early):
+            things = [dict(self.cast.held)]  # "red", "up"
+            for kind, value in self.early:
+                self.tell(kind, value, (0,))
+        looks = [
+            [Fact(kind, i, value) for kind, value in thing.items() if kind in DESCRIBED]
+            for i, thing in enumerate(things)
+        ]
+        if len(self.shots) > 1:
+            self.stated.append(Fact("shots", None, str(len(self.shots))))
+        facts = _true([*(fact for each in looks for fact in each), *self.stated])
+        moved = {fact.subject for fact in facts if fact.kind in ("direction", "event")}
+        shots = []
+        for told, present in zip(self.shots, self.present, strict=True):
+            seen = present | {fact.subject for fact in told if fact.subject is not None}
+            shots.append(_true([*(fact for i in sorted(seen) for fact in looks[i]), *told]))
+        return Reading(
+            facts,
+            tuple(dict.fromkeys(self.unknown)),
+            tuple(dict.fromkeys((i, way) for i, way in self.open_ways if i not in moved)),
+            tuple(dict.fromkeys(self.beside)),
+            tuple(dict.fromkeys(self.places)),
+            denied,
+            tuple(dict.fromkeys(self.cast.overruled)),
+            tuple(shots) if len(shots) > 1 else (),
+        )
 
 
-def _edits(one: str, other: str) -> int:
-    """Insertions, deletions, substitutions and swaps of neighbours from one to the other (optimal alignment)."""
-    if abs(len(one) - len(other)) > 2:
-        return 3
-    rows = [list(range(len(other) + 1))]
-    for i, letter in enumerate(one, 1):
-        row = [i]
-        for j, match in enumerate(other, 1):
-            cost = min(row[j - 1] + 1, rows[-1][j] + 1, rows[-1][j - 1] + (letter != match))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == match:
-                cost = min(cost, rows[-2][j - 2] + 1)
-            row.append(cost)
-        rows.append(row)
-    return rows[-1][-1]
+def _true(stated: Sequence[Fact]) -> tuple[Fact, ...]:
+    """Each fact once; down and up again, and rest in the end, of what bounces, is no direction."""
+    bounced = {fact.subject for fact in stated if fact.value == "bounce"}
+    return tuple(
+        dict.fromkeys(
+            fact for fact in stated if fact.value not in ("down", "still") or fact.subject not in bounced
+        )
+    )
 
 
-def _one_edit(one: str, other: str) -> bool:
-    """Whether one insertion, deletion, substitution or swap of neighbours turns `one` into `other`."""
-    if one == other:
-        return True
-    if len(one) > len(other):
-        one, other = other, one
-    i = next((k for k in range(len(one)) if one[k] != other[k]), len(one))
-    if len(one) < len(other):
-        return one[i:] == other[i + 1 :]
-    swapped = one[:i] + one[i : i + 2][::-1] + one[i + 2 :]
-    return one[i + 1 :] == other[i + 1 :] or swapped == other
+PLURAL = frozenset(
+    "are were roll slide move go fall rise sink float fly drift glide bounce jump hop climb descend ascend drop "
+    "collide crash bump hit stand rest hang hover sit wait lie soar leap stay come run travel head both".split()
+)
