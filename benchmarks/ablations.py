@@ -6,8 +6,8 @@ The file names a run of `mutoscope train dit` and its arms, which are changes to
 seed, until it has cost as many operations as the first arm in its steps (unless the file says `equal = "nothing"`).
 What is done is not done again: the command may be killed, and given again. In DIR/TITLE come a folder for each run,
 result.json, result.md, chart.svg and success.svg. Validation loss is of held-out latents at fixed noise levels, the
-mean over sizes; success is the oracle's, on the sets of `mutoscope evaluate --suite full`. Intervals are 95 % bootstrap over
-seeds and, within them, over clips; differences are paired by seed and question.
+mean over sizes; success is the oracle's, on the sets of `mutoscope evaluate --suite full`. Intervals are 95 % bootstrap
+over seeds and, within them, over clips; differences are paired by seed and question.
 """
 
 from __future__ import annotations
