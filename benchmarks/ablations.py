@@ -7,7 +7,7 @@ seed, until it has cost as many operations as the first arm in its steps (unless
 What is done is not done again: the command may be killed, and given again. In DIR/TITLE come a folder for each run,
 result.json, result.md, chart.svg and success.svg. Validation loss is of held-out latents at fixed noise levels, the
 mean over sizes; success is the oracle's, on the sets of `mutoscope evaluate --suite full`. Intervals are 95 % bootstrap
-over seeds and, within them, over clips; differences are paired by seed and question.
+over seeds and, within them, over clips; differences are paired by seed and question, over the seeds of both arms.
 """
 
 from __future__ import annotations
@@ -290,10 +290,13 @@ def summary(ablation: Ablation, runs: Sequence[RunResult]) -> dict[str, Any]:
         }
         for name, measures in of_arm[0].scores.items():
             for measure in measures:
-                mine, theirs = ([one.scores[name][measure] for one in side] for side in (of_arm, first))
-                score: dict[str, Any] = {"interval": bootstrap(mine)}
-                if of_arm is not first and [len(a) for a in mine] == [len(b) for b in theirs]:
-                    apart = [np.subtract(a, b).tolist() for a, b in zip(mine, theirs, strict=True)]
+                mine, theirs = (
+                    {one.seed: one.scores[name].get(measure, ()) for one in side} for side in (of_arm, first)
+                )
+                score: dict[str, Any] = {"interval": bootstrap(list(mine.values()))}
+                shared = [seed for seed in mine if len(mine[seed]) == len(theirs.get(seed, ()))]
+                if of_arm is not first and shared:
+                    apart = [np.subtract(mine[seed], theirs[seed]).tolist() for seed in shared]
                     score["difference"] = bootstrap(apart)
                 row["scores"][f"{name} {measure}"] = score
         rows[arm] = row

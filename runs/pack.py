@@ -1,7 +1,7 @@
 """Pack a trained model for the package: weights in half precision, with the VAE and the training records of both.
 
 python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model src/mutoscope/weights/tiny --guidance 2 \
-    --captioner out/captioner-tiny/model --candidates 4
+    --captioner out/captioner-tiny-leg2/model --candidates 4
 
 The VAE may be the one that the DiT was trained on, or that one with its decoder trained on.
 """

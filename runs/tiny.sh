@@ -27,6 +27,11 @@ $mutoscope train dit configs/dit-tiny-leg9.toml --resume auto # ... and on from 
 $mutoscope train vae configs/decoder-tiny-leg9.toml --resume auto # what that makes -> the decoder once more
 $mutoscope data encode configs/latents-labelled.toml          # clips whose captions the captioner may see
 $mutoscope train captioner configs/captioner-tiny.toml --resume auto
+$mutoscope data encode configs/latents-labelled-beside.toml   # ... and more of them, with pairs at rest
+$mutoscope train captioner configs/captioner-tiny-leg2.toml --resume auto --set 'init_from="out/captioner-tiny/model"' \
+  --set 'vae="out/vae-tiny/model"'
+$mutoscope train expander configs/expander-tiny.toml --resume auto # what a prompt states -> a caption that says it
+cp out/expander-tiny/model/* src/mutoscope/weights/expander/
 .venv/bin/python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model out/tiny --guidance 2 \
-  --captioner out/captioner-tiny/model --candidates 4         # half precision
+  --captioner out/captioner-tiny-leg2/model --candidates 4         # half precision
 $mutoscope evaluate out/tiny --suite quick                    # prompts -> clips -> what the oracle sees in them
