@@ -34,6 +34,7 @@ from mutoscope.world.render import render
 from mutoscope.world.scene import SceneMix, View, sample_scene
 
 KINDS: tuple[Kind, ...] = ("detailed", "medium", "short", "alt")
+DECODING = ("decoder.", "shortcut_out.")  # parts of a VAE that latents do not depend on
 CLIP_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".gif", ".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -125,9 +126,11 @@ Report = Callable[[int, int, str], None]  # clips done, clips in all, what was s
 
 
 def fingerprint(vae: VAE) -> str:
-    """SHA-256 over the weights: latents fit only the VAE that made them."""
+    """SHA-256 over the weights that make latents, which fit no other VAE; its decoder may be trained on."""
     digest = hashlib.sha256()
     for name, tensor in sorted(vae.state_dict().items()):
+        if name.startswith(DECODING):
+            continue
         digest.update(name.encode() + str(tuple(tensor.shape)).encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
