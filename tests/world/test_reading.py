@@ -221,6 +221,10 @@ SHAPED = ("ball", "box", "triangle", "star", "ring", "capsule")
         ("a box that isn't red", "box"),
         ("don't show a ball; show a yellow star", "yellow star"),
         ("not a red ball but a green one", "green ball"),
+        (
+            "the giraffe isn't here but tiny red balls roll left",
+            "small red ball (left) + small red ball (left)",
+        ),
         ("a red ball or a blue ball", "red ball"),
         ("a red or blue ball", "red ball"),
         ("nothing moves. a blue box.", "blue box (still)"),

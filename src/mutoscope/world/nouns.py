@@ -328,6 +328,8 @@ def affirmed(items: Sequence[Item]) -> tuple[list[Item], frozenset[Meaning]]:
             kept += [] if is_a(item, "none") else [item]
             continue
         while is_a(_item(items, position), "function", "article", "also", "all"):
+            if _item(items, position).word == "but":  # "is not here but a red ball is"
+                break
             position += 1
         first = _item(items, position)
         length, gone = _denied(items, position)
