@@ -28,8 +28,7 @@ $mutoscope train vae configs/decoder-tiny-leg9.toml --resume auto # what that ma
 $mutoscope data encode configs/latents-labelled.toml          # clips whose captions the captioner may see
 $mutoscope train captioner configs/captioner-tiny.toml --resume auto
 $mutoscope data encode configs/latents-labelled-beside.toml   # ... and more of them, with pairs at rest
-$mutoscope train captioner configs/captioner-tiny-leg2.toml --resume auto --set 'init_from="out/captioner-tiny/model"' \
-  --set 'vae="out/vae-tiny/model"'
+$mutoscope train captioner configs/captioner-tiny-leg2.toml --resume auto
 $mutoscope train expander configs/expander-tiny.toml --resume auto # what a prompt states -> a caption that says it
 cp out/expander-tiny/model/* src/mutoscope/weights/expander/
 .venv/bin/python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model out/tiny --guidance 2 \

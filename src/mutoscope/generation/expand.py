@@ -328,51 +328,57 @@ def _wanted(told: Truth, vague: bool) -> list[Fact]:
 
 def _notes(prompt: str, reading: Reading) -> tuple[str, ...]:
     """What cannot be shown, or hardly, and what contradicts itself."""
-    notes = []
+    drafts = draft(reading.facts)
+    notes = [*_unshown(prompt, reading), *_hard_to_see(reading, drafts), *_contradictions(reading, drafts)]
+    if len(drafts) > TAUGHT:
+        notes.append(
+            f"The built-in world was learned from scenes of up to {TAUGHT} things; here are {len(drafts)}."
+        )
+    return tuple(notes)
+
+
+def _places(reading: Reading) -> list[str]:
+    return [fact.value for fact in reading.facts if fact.kind == "background"]
+
+
+def _unshown(prompt: str, reading: Reading) -> Iterator[str]:
+    """Words that the world does not have; or that it has none of what is named."""
     if reading.unknown:
         words = ", ".join(
             repr(word if len(word) <= LONG_WORD else f"{word[:LONG_WORD]}…")
             for word in reading.unknown[:NAMED]
         )
         words += f" and {len(reading.unknown) - NAMED} words more" if len(reading.unknown) > NAMED else ""
-        notes.append(f"The built-in world has no {words}; that part of the prompt cannot be shown.")
-    if not reading.facts and not reading.unknown and prompt.strip():
-        notes.append(
-            "The prompt names nothing that the built-in world shows, such as a red ball or a box at night."
-        )
-    places = [fact.value for fact in reading.facts if fact.kind == "background"]
-    drafts = draft(reading.facts)
-    for place in places:
+        yield f"The built-in world has no {words}; that part of the prompt cannot be shown."
+    elif not reading.facts and prompt.strip():
+        yield "The prompt names nothing that the built-in world shows, such as a red ball or a box at night."
+
+
+def _hard_to_see(reading: Reading, drafts: Drafts) -> Iterator[str]:
+    """Colours too near to those of their background."""
+    for place in _places(reading):
         for each in drafts.values():
             colour = each.get("colour", [""])[0]
             if colour and colour not in VISIBLE_ON[place]:
-                notes.append(
+                yield (
                     f"A {colour} {each.get('shape', ['thing'])[0]} is hard to see {BACKGROUND_WORDS[place][0]}; "
                     f"{', '.join(VISIBLE_ON[place])} stand out there."
                 )
-    notes += [
-        f"One thing is called {left!r} and {kept!r}; it is {kept!r} here." for left, kept in reading.overruled
-    ]
+
+
+def _contradictions(reading: Reading, drafts: Drafts) -> Iterator[str]:
+    """What cannot be true at once, and which of it counts."""
+    for left, kept in reading.overruled:
+        yield f"One thing is called {left!r} and {kept!r}; it is {kept!r} here."
+    places = _places(reading)
     if len(places) > 1 and not reading.shots:
-        notes.append(
-            f"The built-in world shows one place at a time; {' and '.join(places)} at once may be mixed."
-        )
+        yield f"The built-in world shows one place at a time; {' and '.join(places)} at once may be mixed."
     if not reading.shots and any(len(set(each.get("direction", ()))) > 1 for each in drafts.values()):
-        notes.append(
-            "In one clip of the built-in world a thing moves one way; of two ways one may be missing."
-        )
+        yield "In one clip of the built-in world a thing moves one way; of two ways one may be missing."
     both = [fact.value for fact in reading.facts if (fact.kind, fact.value) in reading.denied]
-    notes += [
-        f"The prompt asks for {value!r} and denies it; it is asked for here." for value in dict.fromkeys(both)
-    ]
+    for value in dict.fromkeys(both):
+        yield f"The prompt asks for {value!r} and denies it; it is asked for here."
     pairs = set(relations(drafts))
     for i, word, j in sorted(pairs):
         if word < OPPOSITE[word] and ((i, OPPOSITE[word], j) in pairs or (j, word, i) in pairs):
-            notes.append(
-                f"Nothing is {word} and {OPPOSITE[word]} the same thing at once; one of both may be missing."
-            )
-    if len(drafts) > TAUGHT:
-        notes.append(
-            f"The built-in world was learned from scenes of up to {TAUGHT} things; here are {len(drafts)}."
-        )
-    return tuple(notes)
+            yield f"Nothing is {word} and {OPPOSITE[word]} the same thing at once; one of both may be missing."
