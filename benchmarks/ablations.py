@@ -1,6 +1,6 @@
 """Claims of the specification as experiments: every arm trained and examined from one file, with intervals.
 
-    python benchmarks/ablations.py configs/ablation-modulation.toml [--seeds 1 2] [--only ARM] [--set k=v] [-o DIR]
+    python benchmarks/ablations.py configs/ablation-design.toml [--seeds 1 2] [--only ARM] [--set k=v] [-o DIR]
 
 The file names a run of `mutoscope train dit` and its arms, which are changes to it. An arm is trained once with every
 seed, until it has cost as many operations as the first arm in its steps (unless the file says `equal = "nothing"`).

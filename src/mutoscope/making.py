@@ -150,7 +150,8 @@ def tell_result(model: Model, recipe: Recipe, path: Path, took: float, say: Say,
     if recipe.stopped is not None:
         say.note("stopped", f"after step {recipe.stopped} of {recipe.steps}; the clip so far is in {path}")
     else:
-        chosen = f", candidate {recipe.kept + 1} of {recipe.candidates}" if recipe.candidates > 1 else ""
+        several = recipe.candidates > 1 and recipe.task is None
+        chosen = f", candidate {recipe.kept + 1} of {recipe.candidates}" if several else ""
         was_there = ", in place of the file that was there" if replaces else ""
         say.note("saved", f"{path} in {took:.1f} s (seed {recipe.seed}{chosen}, recipe inside{was_there})")
 
@@ -172,9 +173,13 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
         + (f", made as {width}x{height} with {frames} frames" if made else "")
         + (" and enlarged" if recipe.draft else " and cropped" if made else "")
         + f"; {recipe.steps} steps of {recipe.sampler}, {recipe.manner}, seed {recipe.seed}"
-        + (f", the best of {recipe.candidates} candidates" if recipe.candidates > 1 else "")
+        + (f", the {_best(recipe)} of {recipe.candidates} candidates" if recipe.candidates > 1 else "")
         + (f"; {expected(model, recipe)}" if recipe.task is None else ""),
     )
+
+
+def _best(recipe: Recipe) -> str:
+    return "best" if recipe.task is None else "smoothest"
 
 
 def expected(model: Model, recipe: Recipe) -> str:

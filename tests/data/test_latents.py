@@ -17,6 +17,7 @@ from mutoscope.data.latents import (
     Latents,
     Size,
     encode,
+    filmed,
     fingerprint,
     read_captions,
 )
@@ -189,3 +190,28 @@ def test_captions_beside_a_clip(tmp_path):
 def test_impossible_settings_are_named(make, named):
     with pytest.raises(InputError, match=named):
         make()
+
+
+def test_squares_are_cut_from_wide_and_high_frames_by_turns(vae, tmp_path):
+    """Some subjects leave the picture; every seed gives the same cut; other shapes and captions stay as they are."""
+    view, cpu = View(32, 32, 5), torch.device("cpu")
+    scenes = [sample_scene(seed) for seed in range(8)]
+    squares, whole = filmed(scenes, view, 1.6, cpu), filmed(scenes, view, 1.0, cpu)
+    assert squares.shape == whole.shape
+    assert not torch.equal(squares, whole)
+    assert torch.equal(whole, render(scenes, view))
+    for scene, square in zip(scenes, squares, strict=True):
+        wide = View(51, 32, 5) if scene.seed % 2 else View(32, 51, 5)
+        frames, axis = render([scene], wide)[0], 3 if scene.seed % 2 else 2
+        assert any(torch.equal(square, frames.narrow(axis, start, 32)) for start in range(20))
+    assert torch.equal(filmed(scenes[3:5], view, 1.6, cpu), squares[3:5])
+    assert torch.equal(filmed(scenes, View(48, 32, 5), 1.6, cpu), render(scenes, View(48, 32, 5)))
+    native, cut = (
+        Latents(encode(vae, config(tmp_path / str(crop), crop=crop)), vae=vae) for crop in (1.0, 1.6)
+    )
+    square, other = Size(5, 32, 32), Size(1, 32, 48)
+    assert list(native.captions(square, range(15))) == list(cut.captions(square, range(15)))
+    assert not torch.equal(native.latents(square, range(15)), cut.latents(square, range(15)))
+    assert torch.equal(native.latents(other, range(6)), cut.latents(other, range(6)))
+    with pytest.raises(InputError, match="crop"):
+        config(tmp_path, crop=0.5)

@@ -15,8 +15,6 @@ from mutoscope.diffusion.process import Process
 from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.world.captions import parse
-from mutoscope.world.render import render
-from mutoscope.world.scene import View
 
 SIZES = (Size(5, 32, 32), Size(1, 32, 48))
 
@@ -80,23 +78,3 @@ def test_mistakes_are_told() -> None:
     for change in ({"seed": -1}, {"clips": 0}, {"batch": 0}, {"workers": -1}, {"fps": 0.0}):
         with pytest.raises(InputError, match="world:"):
             WorldData(**change)
-
-
-def test_squares_are_cut_from_wide_and_high_frames_by_turns(vae) -> None:
-    """Some subjects leave the picture; every seed gives the same cut; other shapes and captions stay as they are."""
-    size = SIZES[0]
-    whole, cut = (WorldLatents(WorldData(clips=100, crop=crop), SIZES, vae) for crop in (1.0, 1.6))
-    scenes = [row.scene for row in whole._made(size, range(8))]
-    squares, seen = cut._filmed(scenes, size), whole._filmed(scenes, size)
-    assert squares.shape == seen.shape
-    for index, (scene, square) in enumerate(zip(scenes, squares, strict=True)):
-        wide = View(51, 32, 5) if scene.seed % 2 else View(32, 51, 5)
-        frames = render([scene], wide)[0]
-        axis = 3 if scene.seed % 2 else 2
-        assert any(torch.equal(square, frames.narrow(axis, start, 32)) for start in range(20))
-        assert cut.caption(size, index, "short", 0) == whole.caption(size, index, "short", 0)
-    assert torch.equal(cut._filmed(scenes[3:5], size), squares[3:5])
-    assert not torch.equal(squares, seen)
-    assert torch.equal(cut._filmed(scenes, SIZES[1]), whole._filmed(scenes, SIZES[1]))
-    with pytest.raises(InputError, match="crop"):
-        WorldData(crop=0.5)

@@ -31,7 +31,7 @@ from mutoscope.models.vae import VAE
 from mutoscope.video import Video, fit, fit_frames_rate, read_video, to_tensor
 from mutoscope.world.captions import Kind, caption
 from mutoscope.world.render import render
-from mutoscope.world.scene import SceneMix, View, sample_scene
+from mutoscope.world.scene import Scene, SceneMix, View, sample_scene
 
 KINDS: tuple[Kind, ...] = ("detailed", "medium", "short", "alt")
 DECODING = ("decoder.", "shortcut_out.")  # parts of a VAE that latents do not depend on
@@ -85,7 +85,8 @@ class EncodeConfig:
 
     source is "world" or a folder of clips with captions. World scenes have the seeds (seed << 32) + 0, 1,
     2, ..., so that different `seed`s never share a scene. variants: how many wordings of each kind of
-    caption to keep.
+    caption to keep. crop: square clips of the world are cut from frames so many times as wide, or as high by
+    turns, at a place that the seed draws, as in a training set of square crops; 1 cuts nothing.
     """
 
     model: str
@@ -100,6 +101,7 @@ class EncodeConfig:
     piece: int = 1024  # clips (or files of a folder) encoded between two savings
     batch: int = 32  # clips in the VAE at once
     bad: float = 0.3  # largest share of unreadable files that is put up with
+    crop: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.buckets:
@@ -110,6 +112,8 @@ class EncodeConfig:
             raise InputError(f"encode: variants must give at least 1 for each of {', '.join(KINDS)}.")
         if self.piece < 1 or self.batch < 1 or not 0 <= self.seed < 2**30:
             raise InputError("encode: piece and batch must be at least 1, seed from 0 to 2**30 - 1.")
+        if not 1 <= self.crop <= 4:
+            raise InputError(f"encode: crop is {self.crop:g}: it lies in 1 (whole frames) to 4.")
 
 
 class Encoded(NamedTuple):
@@ -243,7 +247,7 @@ class WorldPiece:
         latents, texts = [], []
         for start in range(0, len(self.seeds), config.batch):
             scenes = [sample_scene(seed, mix) for seed in self.seeds[start : start + config.batch]]
-            latents.append(vae.encode(render(scenes, view, device)).half().cpu())
+            latents.append(vae.encode(filmed(scenes, view, config.crop, device)).half().cpu())
             texts += [
                 [
                     caption(scene, view, kind, variant)
@@ -253,6 +257,19 @@ class WorldPiece:
                 for scene in scenes
             ]
         yield Encoded(bucket.size, torch.cat(latents), [bucket.fps] * len(self), list(self.seeds), texts)
+
+
+def filmed(scenes: Sequence[Scene], view: View, crop: float, device: torch.device) -> Tensor:
+    """video_BCTHW of the scenes: whole frames, or squares cut from wider and higher ones by turns."""
+    long = round(crop * view.width)
+    if view.height != view.width or long == view.width:
+        return render(scenes, view, device)
+    clips = []
+    for scene in scenes:
+        start = int(np.random.default_rng((scene.seed, 4)).integers(long - view.width + 1))
+        wide = replace(view, width=long) if scene.seed % 2 else replace(view, height=long)
+        clips.append(render([scene], wide, device).narrow(4 if scene.seed % 2 else 3, start, view.width))
+    return torch.cat(clips)
 
 
 def _pieces(config: EncodeConfig) -> Sequence[WorldPiece | FolderPiece]:

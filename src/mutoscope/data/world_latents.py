@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE
 from mutoscope.world.captions import Kind
 from mutoscope.world.render import render
-from mutoscope.world.scene import Scene, SceneMix, View
+from mutoscope.world.scene import SceneMix, View
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,7 @@ class WorldData:
     """What the world shows. clips: scenes of each size before any comes twice. batch: clips in the VAE at once.
 
     Scenes have the seeds (seed << 32) + 0, 1, 2, ..., so different `seed`s never share one. workers: processes that
-    sample the scenes of the next step and word them; 0 does it in between. crop: square clips are cut from frames so
-    many times as wide, or as high by turns, at a place that the seed draws, as a training set of square crops is; 1
-    cuts nothing.
+    sample the scenes of the next step and word them; 0 does it in between.
     """
 
     seed: int = 1
@@ -38,13 +35,10 @@ class WorldData:
     mix: SceneMix = field(default_factory=SceneMix)
     batch: int = 64
     workers: int = 0
-    crop: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**30 or not 1 <= self.clips <= 2**26:
             raise InputError("world: seed lies in 0 to 2**30 - 1, clips in 1 to 2**26.")
-        if not 1 <= self.crop <= 4:
-            raise InputError(f"world: crop is {self.crop:g}: it lies in 1 (whole frames) to 4.")
         if self.batch < 1 or not 0 <= self.workers <= 256 or not 0 < self.fps <= 1000:
             raise InputError(
                 "world: batch must be at least 1, workers 0 to 256, fps above 0 and at most 1000."
@@ -82,7 +76,7 @@ class WorldLatents:
         parts = []
         for start in range(0, len(rows), self.data.batch):
             scenes = [one.scene for one in made[start : start + self.data.batch]]
-            video_BCTHW = self._filmed(scenes, size)
+            video_BCTHW = render(scenes, self._view(size), self.vae.latent_mean.device)
             parts.append(self.vae.encode(video_BCTHW).half().float())
         return torch.cat(parts)
 
@@ -107,20 +101,6 @@ class WorldLatents:
 
     def close(self) -> None:
         self._maker.close()
-
-    def _filmed(self, scenes: Sequence[Scene], size: Size) -> Tensor:
-        """video_BCTHW of the scenes: whole frames, or squares cut from wider and higher ones by turns."""
-        view, device = self._view(size), self.vae.latent_mean.device
-        long = round(self.data.crop * size.width)
-        if size.height != size.width or long == size.width:
-            return render(scenes, view, device)
-        clips = []
-        for scene in scenes:
-            start = int(np.random.default_rng((scene.seed, 4)).integers(long - size.width + 1))
-            wide = replace(view, width=long) if scene.seed % 2 else replace(view, height=long)
-            video_BCTHW = render([scene], wide, device)
-            clips.append(video_BCTHW.narrow(4 if scene.seed % 2 else 3, start, size.width))
-        return torch.cat(clips)
 
     def _made(self, size: Size, rows: Sequence[int]) -> list[Row]:
         return self._maker.rows(self.ids(size, rows), self._mix(size), self._view(size))

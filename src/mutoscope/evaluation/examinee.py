@@ -13,6 +13,7 @@ from mutoscope.generation import conditions
 from mutoscope.generation.conditions import onto_grid
 from mutoscope.generation.continuations import LEAST, gap, grow, redrawn
 from mutoscope.generation.generate import decode, generate_many, grid_of, resolve, sample
+from mutoscope.generation.motion import usual_trials
 from mutoscope.generation.request import Recipe, Request, Task
 from mutoscope.generation.windows import window
 from mutoscope.video import to_frames, to_tensor
@@ -121,7 +122,7 @@ def _continued(model: Model, recipe: Recipe, question: Question) -> Frames:
     task = Task("loop" if exam.task == "loop" else "extend", "", "", backward=exam.task == "back")
     made = gap(
         model,
-        replace(recipe, task=task),
+        replace(recipe, task=task, candidates=usual_trials(model, recipe)),
         before if len(before) else None,
         after if len(after) else None,
         new,

@@ -59,7 +59,7 @@ def choose(model: Model, recipes: Sequence[Recipe], on_step: OnStep | None = Non
     parts = [_trial(model, recipe) for _, recipe in trials]
     best = [(-math.inf, recipe) for recipe in recipes]
     for indices in groups(model, parts):
-        report = _as_trials(on_step, trials[indices[0]][1])
+        report = as_trials(on_step, trials[indices[0]][1])
         scores = _scores(model, [parts[index] for index in indices], report)
         for index, score in zip(indices, scores, strict=True):
             place, recipe = trials[index]
@@ -94,7 +94,7 @@ def _scores(model: Model, parts: Sequence[Recipe], on_step: OnStep | None) -> li
     return [float(score) for score in model.narrator.agreement(sampled.latent_BCTHW, texts)]
 
 
-def _as_trials(on_step: OnStep | None, recipe: Recipe) -> OnStep | None:
+def as_trials(on_step: OnStep | None, recipe: Recipe) -> OnStep | None:
     """Progress of trials, as that of them and of the clip that follows."""
     if on_step is None:
         return None

@@ -24,9 +24,11 @@ from torch import Tensor
 from mutoscope.diffusion.sampler import OnStep
 from mutoscope.errors import InputError
 from mutoscope.generation import conditions
+from mutoscope.generation.choice import after_trials
 from mutoscope.generation.conditions import Condition, onto_grid
 from mutoscope.generation.generate import Start, decode, grid_of, record, sample
 from mutoscope.generation.inpaint import composite, latent_mask, read_mask
+from mutoscope.generation.motion import smoothest, usual_trials
 from mutoscope.generation.plan import refuse_what_does_not_fit
 from mutoscope.generation.request import (
     FPS,
@@ -180,6 +182,8 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
     defaults = replace(model.card.defaults, frames=max(1, model.card.defaults.frames - 1))  # whole latents
     asked = replace(request, prompt=prompt, width=width, height=height, fps=fps)
     recipe = replace(fill(asked, defaults), task=task)
+    seams = task.verb not in ("edit", "restyle", "inpaint")
+    recipe = replace(recipe, candidates=(request.candidates or usual_trials(model, recipe)) if seams else 1)
     stride = model.vae.strides[0]
     longest = 1 + stride * (window(model, LEAST) - 1)
     least = 1 if task.verb in REDRAWING else min(longest, recipe.frames)
@@ -436,7 +440,8 @@ def grow(
         begin = start and Start(start.latent_BCTHW[:, :, span], start.sigma)
         frames = 1 + model.vae.strides[0] * (span.stop - span.start - 1)
         report = counted(on_step, index, len(spans))
-        sampled = sample(model, [replace(recipe, frames=frames)], report, known, begin, span.start)
+        part = smoothest(model, replace(recipe, frames=frames), known, begin, span.start, report)
+        sampled = sample(model, [part], after_trials(report, part), known, begin, span.start)
         if sampled.stopped is not None:
             raise KeyboardInterrupt
         fixed = slice(first_that_lasts(span, backward), span.stop)

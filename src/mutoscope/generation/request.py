@@ -32,6 +32,7 @@ SEEDS = (0, 2**63 - 1)
 PROMPT_CHARACTERS = 20_000
 CANDIDATES = (1, 64)
 TRIAL_STEPS = 15  # who is where, and of what shape, is decided by then
+MOTION_STEPS = 6  # how fast what is known goes on is
 REFERENCES = 8  # each costs as much as a latent frame
 
 STRENGTHS = {"subtle": 0.3, "mild": 0.5, "strong": 0.75}
@@ -74,7 +75,8 @@ class Request:
     `diffusion.guidance`; `step_cache` is the threshold of `diffusion.step_cache`, 0 for none. `references` are
     pictures of what the clip shows, for the models that look at some (VACE). `sigmas` are the noise levels of a
     distilled model (see `weights.few_steps`), falling, without the 0 at the end; so many are its steps.
-    `candidates` are the noises that are tried, of which the model's captioner keeps one (see `generation.choice`).
+    `candidates` are the noises that are tried, of which one is kept: of a clip made from nothing by the model's
+    captioner (see `generation.choice`), of each window of one that goes on by its motion (see `generation.motion`).
     Raises InputError for values outside their range.
     """
 
@@ -177,7 +179,8 @@ class Recipe:
 
     Images are named by path and by the sha256 of the file. `stopped` is the number of steps after which a
     clip was stopped early, None for a finished one. `task` tells what it was made from, None for nothing. `kept` is
-    the candidate that was chosen, of 0 to `candidates` - 1; candidate 0 has the noise of the seed itself.
+    the candidate that was chosen, of 0 to `candidates` - 1; candidate 0 has the noise of the seed itself. With a task
+    each window keeps its own, which are found again when it is carried out again.
     """
 
     prompt: str
@@ -229,7 +232,7 @@ class Recipe:
         """Steps in which each candidate is tried: none for a single one, those of a distilled model as they are."""
         if self.candidates == 1:
             return 0
-        return self.steps if self.sigmas else min(self.steps, TRIAL_STEPS)
+        return self.steps if self.sigmas else min(self.steps, MOTION_STEPS if self.task else TRIAL_STEPS)
 
     @property
     def manner(self) -> str:
