@@ -113,7 +113,8 @@ def test_when_nobody_says(model: Model) -> None:
     default = model.card.defaults
     assert resolve(several, Request("a red ball")).candidates == 3
     assert resolve(several, Request("")).candidates == 1
-    assert resolve(several, Request("a red ball", frames=default.frames + 4)).candidates == 1
+    assert resolve(several, Request("a red ball", frames=default.frames + 40)).candidates == 3
+    assert resolve(several, Request("a red ball", width=default.width + 16)).candidates == 1
     assert resolve(several, Request("a red ball", 128, 128, draft=(32, 32))).candidates == 3
     assert resolve(several, Request("a red ball", candidates=2)).candidates == 2
     assert usual_candidates(model, resolve(model, Request("a red ball"))) == 1

@@ -20,16 +20,15 @@ from mutoscope.weights.store import Model
 
 
 def usual_candidates(model: Model, recipe: Recipe) -> int:
-    """How many there are when nobody says: the default for clips up to the model's own size, 1 for larger ones."""
+    """How many there are when nobody says: the default for pictures up to the model's own size, 1 for larger ones."""
+    chooses = model.narrator is not None and bool(recipe.expanded_prompt)
+    return model.card.defaults.candidates if chooses and of_own_size(model, drafted(recipe)) else 1
+
+
+def of_own_size(model: Model, recipe: Recipe) -> bool:
+    """Whether the pictures of a recipe are as large as those that the model draws by default, or smaller."""
     defaults = model.card.defaults
-    usual = replace(recipe, width=defaults.width, height=defaults.height, frames=defaults.frames)
-    if (
-        model.narrator is None
-        or not recipe.expanded_prompt
-        or _values(model, drafted(recipe)) > _values(model, usual)
-    ):
-        return 1
-    return defaults.candidates
+    return recipe.width * recipe.height <= defaults.width * defaults.height
 
 
 def refuse_to_choose_blindly(model: Model, candidates: int) -> None:
@@ -99,9 +98,3 @@ def as_trials(on_step: OnStep | None, recipe: Recipe) -> OnStep | None:
     if on_step is None:
         return None
     return lambda info: on_step(StepInfo(info.step, info.steps + recipe.steps, info.sigma, info.x0))
-
-
-def _values(model: Model, recipe: Recipe) -> int:
-    """Latent positions of a clip."""
-    grid = grid_of(model, recipe)
-    return grid.frames * grid.height * grid.width

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mutoscope.diffusion.sampler import OnStep
-from mutoscope.generation.choice import as_trials
+from mutoscope.generation.choice import as_trials, of_own_size
 from mutoscope.generation.conditions import Condition
 from mutoscope.generation.groups import groups
 from mutoscope.generation.request import Recipe
@@ -48,9 +48,7 @@ BLUR = (0.054, 0.242, 0.4, 0.242, 0.054)
 
 def usual_trials(model: Model, recipe: Recipe) -> int:
     """How many noises are tried at the seams of a window when nobody says: for large pictures and models, one."""
-    defaults = model.card.defaults
-    own = recipe.width * recipe.height <= defaults.width * defaults.height
-    return TRIALS if own and defaults.candidates > 1 else 1
+    return TRIALS if model.card.defaults.candidates > 1 and of_own_size(model, recipe) else 1
 
 
 def smoothest(
