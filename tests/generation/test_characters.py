@@ -48,9 +48,10 @@ def test_names_in_prompts(picture: Path) -> None:
         "a small red ball meets a blue box, me@example.com",
         (rolf, *[item for item in list_characters() if item.name == "Box"]),
     )
-    assert cast(Request("@rolf rolls")) == Request("a small red ball rolls", image=rolf.picture)
-    assert cast(Request("@rolf rolls", image=picture)).image == picture
-    assert cast(Request("@rolf meets @box")).image is None
+    assert cast(Request("@rolf rolls")) == Request("a small red ball rolls", character=rolf.picture)
+    assert cast(Request("@rolf rolls", image=picture)) == Request("a small red ball rolls", image=picture)
+    assert cast(Request("@rolf rolls", references=(picture,))).character is None
+    assert cast(Request("@rolf meets @box")).character is None
     assert cast(Request("no one")) == Request("no one")
 
 

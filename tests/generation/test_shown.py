@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,9 +18,9 @@ from mutoscope import Request, load
 from mutoscope.errors import InputError
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import Condition
-from mutoscope.generation.generate import resolve
+from mutoscope.generation.generate import generate, generate_many, resolve, roll, save
 from mutoscope.generation.request import KeyFrame, request_of
-from mutoscope.generation.sampling import REFERENCES_FRAME, address_noise, grid_of, sample
+from mutoscope.generation.sampling import REFERENCES_FRAME, address_noise, decode, grid_of, sample
 from mutoscope.generation.shown import beside, control, of_condition, of_recipe
 from mutoscope.video import read_video
 from wan_models import DIT, PROMPT, SIZE, psnr, their_latents, their_parts, write_model
@@ -174,16 +175,70 @@ def test_references_give_what_diffusers_editing_pipeline_gives(tmp_path: Path, c
 
 
 def test_references_are_refused_where_nobody_looks_at_them(tmp_path: Path, model_folder: Path) -> None:
-    own = load(model_folder, device="cpu")
+    model, _ = picture_model(tmp_path / "i2v")
     with pytest.raises(InputError, match="looks at no reference pictures"):
-        sample(own, [resolve(own, referring(tmp_path, 1))])
+        sample(model, [resolve(model, referring(tmp_path, 1))])
+    own = load(model_folder, device="cpu")
+    with pytest.raises(InputError, match="one reference picture, and 2 are given"):
+        resolve(own, referring(tmp_path, 2))
+    both = referring(tmp_path, 1)
+    with pytest.raises(InputError, match="a reference picture or frames of the clip"):
+        resolve(own, replace(both, image=both.references[0]))
     with pytest.raises(InputError, match=r"none\.png"):
         resolve(own, Request("a", references=(tmp_path / "none.png",)))
     with pytest.raises(InputError, match="at most 8"):
         Request("a", references=(tmp_path / "none.png",) * 9)
-    recipe = resolve(own, referring(tmp_path, 2))
+    recipe = resolve(vace_model(tmp_path / "vace")[0], referring(tmp_path, 2))
     assert [path.name for path in request_of(recipe).references] == ["reference-0.png", "reference-1.png"]
     assert all(reference.sha256 for reference in recipe.references)
+
+
+def test_a_model_of_ours_sees_a_reference_as_the_shot_before_the_clip(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    own = load(model_folder, device="cpu")
+    request = Request("a red ball", 32, 32, 9, seed=1, references=referring(tmp_path, 1).references)
+    recipe = resolve(own, request)
+    assert (recipe.lead, recipe.frames, grid_of(own, recipe).frames) == (13, 9, 7)
+    assert resolve(own, request_of(recipe)) == recipe
+    condition = conditions.of_recipe(own.vae, recipe, grid_of(own, recipe))
+    assert condition.mask_BT.tolist() == [[True] * 3 + [False] * 4]
+    video = generate(own, request)
+    assert video.frames_THWC.shape == (9, 32, 32, 3)
+    whole = replace(recipe, lead=0, frames=22)  # the same clip with what is in front of it
+    latent_CTHW = roll(own, recipe).latent_BCTHW[0]
+    frames_THWC = np.concatenate(list(decode(own, whole, latent_CTHW)))
+    assert np.array_equal(video.frames_THWC, frames_THWC[13:])
+    other = replace(request, references=referring(tmp_path, 2).references[1:])
+    assert not np.array_equal(generate(own, other).frames_THWC, video.frames_THWC)
+    alone = generate(own, replace(request, references=()))
+    assert not np.array_equal(alone.frames_THWC, video.frames_THWC)
+    (batched,) = generate_many(own, [request])
+    assert np.array_equal(batched.frames_THWC, video.frames_THWC)
+    for frames in (1, 2, 61):  # a picture, and more than a window
+        asked = replace(request, frames=frames, width=64, height=64, draft=(32, 32))
+        assert generate(own, asked).frames_THWC.shape == (frames, 64, 64, 3)
+        kept = save(own, resolve(own, asked), tmp_path / "clip.mp4")
+        assert kept.lead == 13
+        assert len(read_video(tmp_path / "clip.mp4").frames_THWC) == frames
+
+
+def test_a_character_is_shown_as_the_model_knows_it(tmp_path: Path, model_folder: Path) -> None:
+    picture = referring(tmp_path, 1).references[0]
+    request = Request("a red ball", character=picture, **SIZE)
+    own, vace, i2v = (
+        load(model_folder),
+        vace_model(tmp_path / "vace")[0],
+        picture_model(tmp_path / "i2v")[0],
+    )
+    assert resolve(own, request).lead
+    assert [
+        (resolve(model, request).lead, len(resolve(model, request).references)) for model in (vace, i2v)
+    ] == [
+        (0, 1),
+        (0, 0),
+    ]
+    assert resolve(i2v, request).image == str(picture)
 
 
 @pytest.mark.parametrize(

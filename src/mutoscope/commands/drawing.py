@@ -133,7 +133,7 @@ class Framing:
         typer.Option(
             "--reference",
             metavar="FILE",
-            help="A picture of who or what is seen, for VACE; may be given again.",
+            help="A picture of whom the clip is about (VACE: of who or what is seen; may be given again).",
         ),
     ] = None
     draft: Draft = None

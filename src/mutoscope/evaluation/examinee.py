@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ from mutoscope.generation.generate import decode, generate_many, grid_of, resolv
 from mutoscope.generation.motion import usual_trials
 from mutoscope.generation.request import Recipe, Request, Task
 from mutoscope.generation.windows import window
-from mutoscope.video import to_frames, to_tensor
+from mutoscope.video import Video, to_frames, to_tensor, write_video
 from mutoscope.weights.store import Model
 from mutoscope.world.render import render
 
@@ -33,7 +35,9 @@ def answers_of(model: Model) -> AnswerClips:
     def answer(questions: Sequence[Question]) -> list[Frames]:
         exam = questions[0].exam
         recipes = [resolve(model, request_of(question)) for question in questions]
-        if exam.task != "generate":
+        if exam.task == "named":
+            return _named(model, questions)
+        if exam.task not in ("generate", "described"):
             return [
                 _continued(model, recipe, question)
                 for recipe, question in zip(recipes, questions, strict=True)
@@ -97,6 +101,21 @@ def _shown(model: Model, recipes: Sequence[Recipe], questions: Sequence[Question
         np.concatenate(list(decode(model, recipe, latent_CTHW)))
         for recipe, latent_CTHW in zip(recipes, sampled.latent_BCTHW, strict=True)
     ]
+
+
+def _named(model: Model, questions: Sequence[Question]) -> list[Frames]:
+    """Clips of characters whose picture is the first frame of another clip of theirs."""
+    stories = [replace(question, scene=question.source or question.scene) for question in questions]
+    with TemporaryDirectory() as folder:
+        pictures = [
+            write_video(Path(folder) / f"{index}.png", Video(clip[:1], 1.0))
+            for index, clip in enumerate(true_clips(stories))
+        ]
+        requests = [
+            replace(request_of(question), character=picture)
+            for question, picture in zip(questions, pictures, strict=True)
+        ]
+        return [video.frames_THWC for video in generate_many(model, requests)]
 
 
 @torch.inference_mode()

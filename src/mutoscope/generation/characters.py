@@ -1,7 +1,7 @@
 """Characters: a picture and a description under a name, put into prompts that say `@NAME`.
 
-No model here was trained on reference tokens. What a character does: `@NAME` becomes its description, and its
-picture becomes the first frame of a clip, or of a shot of a storyboard, that names it alone and has no picture.
+`@NAME` becomes its description. Where a clip names one character and has no picture of its own, the model is shown the
+character's, before the clip or as its first frame (see `generation.shown`); a shot of a storyboard begins with it.
 """
 
 import os
@@ -93,10 +93,11 @@ def told(prompt: str, looks: Mapping[str, str]) -> str:
 
 
 def cast(request: Request) -> Request:
-    """A request with its characters in words and, if one is named and no picture given, as the first frame."""
+    """A request with its characters in words and, if one is named and no picture given, with its picture."""
     prompt, found = named(request.prompt)
-    if len(found) == 1 and request.image is None and not any(frame.seconds == 0 for frame in request.at):
-        request = replace(request, image=found[0].picture)
+    pictures = request.image or request.last_image or request.at or request.references
+    if len(found) == 1 and not pictures:
+        request = replace(request, character=found[0].picture)
     return replace(request, prompt=prompt)
 
 

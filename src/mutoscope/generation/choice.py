@@ -90,7 +90,8 @@ def _scores(model: Model, parts: Sequence[Recipe], on_step: OnStep | None) -> li
     except Interrupted as interrupt:
         raise KeyboardInterrupt from interrupt
     texts = [part.expanded_prompt for part in parts]
-    return [float(score) for score in model.narrator.agreement(sampled.latent_BCTHW, texts)]
+    lead = -(-parts[0].lead // model.vae.strides[0])
+    return [float(score) for score in model.narrator.agreement(sampled.latent_BCTHW[:, :, lead:], texts)]
 
 
 def as_trials(on_step: OnStep | None, recipe: Recipe) -> OnStep | None:

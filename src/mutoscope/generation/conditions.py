@@ -72,13 +72,20 @@ def frames(vae: VAE, grid: Grid, known: Mapping[int, Tensor]) -> Condition:
 
 
 def of_recipe(vae: VAE, recipe: Recipe, grid: Grid) -> Condition:
-    """The condition of one recipe: its image as the first frame, its last image as the last, those between.
+    """The condition of one recipe: its image as the first frame, its last image as the last, those between, its lead.
 
     A picture of any shape is scaled to cover the clip's size and cropped to its middle. A key frame is held
     for the 4 frames of the latent frame that holds its time. Raises InputError for files that are not what the
     recipe's sha256 says, for key frames outside the clip or too close, and when nothing is left to make.
     """
     known: dict[int, Tensor] = {}
+    if recipe.lead:
+        (reference,) = recipe.references
+        still_BCTHW = picture(reference.image, reference.sha256, recipe, grid)
+        held = (
+            recipe.lead - grid.strides[0]
+        )  # in the last latent frame of the lead the model cuts to the clip
+        known[0] = still_BCTHW.expand(-1, -1, held, -1, -1)
     if recipe.image is not None:
         known[0] = picture(recipe.image, recipe.image_sha256, recipe, grid)
     if recipe.last_image is not None:

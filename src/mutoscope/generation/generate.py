@@ -36,7 +36,7 @@ from mutoscope.generation.sampling import (
     integrate,
     sample,
 )
-from mutoscope.generation.shown import sees_frames
+from mutoscope.generation.shown import introduced, led, sees_frames
 from mutoscope.generation.windows import HISTORY_NOISE, counted, following, part_of, spans, window, windows_of
 from mutoscope.video import STREAMS, Video, VideoWriter
 from mutoscope.weights.store import Model
@@ -105,7 +105,7 @@ def resolve(model: Model, request: Request, whole: bool = True) -> Recipe:
 
     `whole` is whether all frames are to be held at once, as in a Video.
     """
-    recipe = fill(request, model.card.defaults)
+    recipe = led(model, fill(introduced(model, request), model.card.defaults))
     if request.candidates is None:
         recipe = replace(recipe, candidates=usual_candidates(model, recipe))
     else:

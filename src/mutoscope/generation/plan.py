@@ -111,7 +111,7 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     branches = 1 if recipe.guidance == 1 else 2
     position = grid.height * grid.width
     latents = grid.frames * position
-    drawn = cut[0].stop - cut[0].start + len(recipe.references)
+    drawn = cut[0].stop - cut[0].start + _beside(recipe)
     tokens = drawn * position // math.prod(model.dit.config.patch)
     width, depth = model.dit.config.width, model.dit.config.depth
     pixels = recipe.frames * recipe.height * recipe.width
@@ -137,12 +137,17 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     )
 
 
+def _beside(recipe: Recipe) -> int:
+    """Latent frames of references that are no frames of the grid."""
+    return 0 if recipe.lead else len(recipe.references)
+
+
 def working(model: Model, recipe: Recipe, whole: bool, itemsize: int) -> tuple[int, int]:
     """Peak bytes of sampling and of decoding beside weights and latents; itemsize: bytes of a transformer's number."""
     grid = cover(drafted(recipe), model.vae.strides, model.dit.config.patch)
     first = spans(grid.frames, window(model))[0]
     position = grid.height * grid.width
-    tokens = (len(range(first.start, first.stop)) + len(recipe.references)) * position
+    tokens = (len(range(first.start, first.stop)) + _beside(recipe)) * position
     tokens = tokens // math.prod(model.dit.config.patch)
     tokens *= 1 if recipe.guidance == 1 or tokens > IN_TURN else 2
     wans = isinstance(cast(nn.Module, model.vae), WanVAE)

@@ -77,6 +77,8 @@ class Request:
     distilled model (see `weights.few_steps`), falling, without the 0 at the end; so many are its steps.
     `candidates` are the noises that are tried, of which one is kept: of a clip made from nothing by the model's
     captioner (see `generation.choice`), of each window of one that goes on by its motion (see `generation.motion`).
+    `character` is a picture of whom the clip is about, which the model is shown as a reference or as its first frame,
+    whichever it knows; there are no other pictures then.
     Raises InputError for values outside their range.
     """
 
@@ -103,6 +105,7 @@ class Request:
     references: tuple[Path, ...] = ()
     sigmas: tuple[float, ...] = ()
     candidates: int | None = None
+    character: Path | None = None
 
     def __post_init__(self) -> None:
         _check_text("prompt", self.prompt)
@@ -180,7 +183,8 @@ class Recipe:
     Images are named by path and by the sha256 of the file. `stopped` is the number of steps after which a
     clip was stopped early, None for a finished one. `task` tells what it was made from, None for nothing. `kept` is
     the candidate that was chosen, of 0 to `candidates` - 1; candidate 0 has the noise of the seed itself. With a task
-    each window keeps its own, which are found again when it is carried out again.
+    each window keeps its own, which are found again when it is carried out again. `lead` frames before the clip are
+    for its reference, with models that see it so (see `generation.shown`); they are not part of the clip.
     """
 
     prompt: str
@@ -210,6 +214,7 @@ class Recipe:
     sigmas: tuple[float, ...] = ()
     candidates: int = 1
     kept: int = 0
+    lead: int = 0
 
     @property
     def noise_seed(self) -> int:
@@ -265,8 +270,8 @@ class Grid:
 
 
 def cover(recipe: Recipe, strides: tuple[int, int, int], patch: tuple[int, int, int]) -> Grid:
-    """The smallest grid that holds the clip: each axis rounded up to whole patches of latents."""
-    frames = 1 + _ceil(recipe.frames - 1, strides[0])
+    """The smallest grid that holds the clip and its lead: each axis rounded up to whole patches of latents."""
+    frames = 1 + _ceil(recipe.lead + recipe.frames - 1, strides[0])
     return Grid(
         frames=_ceil(frames, patch[0]) * patch[0],
         height=_ceil(recipe.height, strides[1] * patch[1]) * patch[1],

@@ -286,7 +286,7 @@ def decode_stream(model: Model, recipe: Recipe, latents: Iterable[Tensor]) -> It
 
 
 def decode_video(model: Model, recipe: Recipe, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The clip as tensors (CTHW, near [-1, 1]), a few frames at a time, cropped as the recipe says.
+    """The clip as tensors (CTHW, near [-1, 1]), a few frames at a time, cropped as the recipe says, without its lead.
 
     Ends early when the latents do.
     """
@@ -298,16 +298,19 @@ def decode_video(model: Model, recipe: Recipe, latents: Iterable[Tensor]) -> Ite
         for latent_CTHW in latents
         for piece_BCTHW in torch.split(latent_CTHW[None].to(model.vae.latent_mean), chunk, dim=2)
     )
-    remaining = recipe.frames
+    lead, remaining = recipe.lead, recipe.frames
     stream = model.vae.decode_stream(pieces)
     while remaining > 0:
         with torch.inference_mode():  # around each piece: the caller's code between two is not ours to change
             video_BCTHW = next(stream, None)
         if video_BCTHW is None:
             return
-        video_CTHW = video_BCTHW[0, :, :remaining, top : top + recipe.height, left : left + recipe.width]
+        shown_CTHW = video_BCTHW[0, :, lead:, top : top + recipe.height, left : left + recipe.width]
+        lead -= min(lead, video_BCTHW.shape[2])
+        video_CTHW = shown_CTHW[:, :remaining]
         remaining -= video_CTHW.shape[1]
-        yield video_CTHW
+        if video_CTHW.shape[1]:
+            yield video_CTHW
 
 
 def _repeat(tensor: Tensor, times: int) -> Tensor:

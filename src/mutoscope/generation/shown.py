@@ -22,7 +22,7 @@ from mutoscope.diffusion.sampler import Denoise
 from mutoscope.diffusion.step_cache import StepCache
 from mutoscope.errors import InputError
 from mutoscope.generation.conditions import Condition, key_place, picture, still
-from mutoscope.generation.request import Grid, Recipe, cover
+from mutoscope.generation.request import Grid, Recipe, Request, cover
 from mutoscope.models.dit import TextCache
 from mutoscope.models.experts import Experts, ExpertsCache
 from mutoscope.models.layers import Layout, join, split
@@ -60,14 +60,55 @@ class Shown:
     references: int = 0
 
 
+LEAD = 3
+"""Latent frames, besides the first one, of the shot before the clip: two of the held picture, and one to cut in."""
+
+
+def introduced(model: Model, request: Request) -> Request:
+    """The request with its character as a reference, or as the first frame for models that know no references."""
+    if request.character is None:
+        return request
+    dit: nn.Module = one_of(model.dit)
+    if isinstance(dit, VaceDiT) or learned_stories(model):
+        return replace(request, character=None, references=(request.character,))
+    return replace(request, character=None, image=request.character)
+
+
+def led(model: Model, recipe: Recipe) -> Recipe:
+    """The recipe with the lead of its reference, for models that see it as a shot before the clip.
+
+    A clip of several shots keeps its character, as stories of the world do; of such a clip the model is given the first
+    shot, the picture held, and makes the next. It cuts as soon as the prompt tells of another place. Raises InputError
+    for several references, or other pictures beside it.
+    """
+    if not recipe.references or not learned_stories(model):
+        return recipe
+    if len(recipe.references) > 1:
+        raise InputError(
+            f"{model.card.name} looks at one reference picture, and {len(recipe.references)} are given; leave one."
+        )
+    if recipe.image or recipe.last_image or recipe.at:
+        raise InputError(
+            f"{model.card.name} takes a reference picture or frames of the clip; leave one of them out."
+        )
+    return replace(recipe, lead=1 + LEAD * model.vae.strides[0])
+
+
+def learned_stories(model: Model) -> bool:
+    """Whether a model has seen clips of several shots with some of them given: those that are trained here have."""
+    return not isinstance(model.process, FixedShift)
+
+
 def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condition | None) -> Shown | None:
     """What this model is shown of the pictures of the recipes, or of a condition; None when it takes frames.
 
     Raises InputError when the model needs a picture that is missing, or has no way to see the ones that are there.
     """
     dit: nn.Module = one_of(model.dit)
-    if recipes[0].references and not isinstance(dit, VaceDiT):
-        raise InputError(f"{model.card.name} looks at no reference pictures; take Wan's VACE, or --image.")
+    if recipes[0].references and not recipes[0].lead and not isinstance(dit, VaceDiT):
+        raise InputError(
+            f"{model.card.name} looks at no reference pictures here; take Wan's VACE, or --image."
+        )
     if not isinstance(dit, ImageDiT | VaceDiT):
         refuse_pictures(model, recipes, condition)
         return None

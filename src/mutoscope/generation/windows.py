@@ -42,16 +42,18 @@ def spans(frames: int, longest: int) -> list[slice]:
 def windows_of(model: Model, recipe: Recipe) -> int:
     """How many windows a clip takes."""
     stride, patch = model.vae.strides[0], model.dit.config.patch[0]
-    frames = 1 + math.ceil((recipe.frames - 1) / stride)
+    frames = 1 + math.ceil((recipe.lead + recipe.frames - 1) / stride)
     return len(spans(math.ceil(frames / patch) * patch, window(model)))
 
 
 def part_of(recipe: Recipe, span: slice, known: int, grid: Grid) -> Recipe:
     """The recipe of one span of a clip, whose first `known` latent frames are made: its length, its pictures."""
     stride = grid.strides[0]
-    part = replace(recipe, frames=1 + stride * (span.stop - span.start - 1))
+    part = replace(recipe, frames=1 + stride * (span.stop - span.start - 1) - recipe.lead)
     if span.start:
         part = replace(part, image=None, image_sha256=None)
+    if span.start and recipe.lead:
+        part = replace(part, frames=part.frames + recipe.lead, lead=0, references=())
     if span.stop < grid.frames:
         part = replace(part, last_image=None, last_image_sha256=None)
     places = [(conditions.key_place(recipe, frame, grid), frame) for frame in recipe.at]
