@@ -1,16 +1,21 @@
 """Stories of several shots: where a clip cuts, and whether the same character is in every shot."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from mutoscope.evaluation.exams import Question
 from mutoscope.evaluation.truth import Seen, observe
+from mutoscope.video import to_frames
+from mutoscope.world.render import render
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
 
 CUT = 10.0  # mean change of a pixel from one frame to the next, of 255, from which it may be a cut
 SUDDEN = 4.0  # times the usual change, which it must also be
 SHORTEST = 3  # frames of a shot
+GONE = 4.0  # octaves of a character that is not there
 
 
 def shots_of(frames_THWC: Frames) -> list[Frames]:
@@ -31,24 +36,44 @@ def identity(frames_THWC: Frames, question: Question) -> dict[str, float]:
     """cuts: whether there are as many shots as told. identity: whether, besides, each shows the told character.
 
     colour_kept, shape_kept, hat_kept: in which share of the shots that is so of the largest object, and of its hat.
+    size_apart: of a character that is taken from another clip, how many times it has doubled or halved its area, up
+    to GONE; its size in the first shot of that clip is the one to keep.
     """
     takes = question.scene.takes(question.view)
     body = takes[0][0].bodies[0]
     shots = shots_of(frames_THWC)
-    right = []
+    right, sizes = [], []
     for shot in shots:
         objects = observe(shot, question.view.fps).objects
-        largest = max(objects, key=lambda seen: seen.track.usual_area, default=None)
+        largest = _largest(objects)
+        sizes.append(0.0 if largest is None else largest.track.usual_area)
         right.append((*_same(largest, body.colour, body.shape), _wears(objects, largest, body.hat)))
     colour, shape, hat = np.array(right, np.float64).mean(0).tolist()
     as_told = len(shots) == len(takes)
+    kept = {} if question.source is None else {"size_apart": _apart(float(np.median(sizes)), question)}
     return {
         "cuts": float(as_told),
         "identity": float(as_told and colour == shape == 1.0),
         "colour_kept": colour,
         "shape_kept": shape,
         "hat_kept": hat,
+        **kept,
     }
+
+
+def _largest(objects: Sequence[Seen]) -> Seen | None:
+    return max(objects, key=lambda seen: seen.track.usual_area, default=None)
+
+
+def _apart(area: float, question: Question) -> float:
+    """Between an area and that of the character in the clip it is taken from, in octaves."""
+    assert question.source is not None
+    (video_CTHW,) = render([question.source], question.view)
+    (first, *_) = shots_of(to_frames(video_CTHW))
+    true = _largest(observe(first, question.view.fps).objects)
+    if true is None or area <= 0:
+        return GONE
+    return min(GONE, abs(float(np.log2(area / true.track.usual_area))))
 
 
 def _same(seen: Seen | None, colour: str, shape: str) -> tuple[bool, bool]:

@@ -67,7 +67,7 @@ class Exam:
     aspect: width by height, of the area of the model's own size. scale: factors of width and height; length: of the
     frames after the first. known: frames of the truth that the model is shown, at the beginning; at the end of what is
     made longer `back`; at both ends of what it is to `connect`. A character is asked for in another place than that of
-    its picture: in words that say nothing of its hat and eyes (`described`), or also with the picture (`named`).
+    its picture: in words, which do not tell its size (`described`), or also with the picture (`named`).
     hurry: how much faster everything goes than in training. pairs: minimal pairs, two questions each. least: objects
     that a scene must have. measured: what is measured of a clip besides the facts of its prompt.
     """
@@ -178,7 +178,7 @@ def _question(exam: Exam, view: View, scene: Scene, index: int) -> Question:
     if source is not None:
         scene = repainted(source) if exam.task == "edit" else last_shot(source)
     kind = LENGTHS.get(exam.words, PROMPTS[index % len(PROMPTS)])
-    plain = caption(scene if source is None else bareheaded(scene), view, kind, seed=index)
+    plain = caption(scene, view, kind, seed=index)
     told = stated(caption(scene, view, "short", seed=index) if exam.words == "detailed" else plain)
     if exam.measured == "identity" or exam.task == "loop":
         told = ()  # the oracle reads shots one by one; what goes there and back has no direction
@@ -241,15 +241,6 @@ def repainted(scene: Scene) -> Scene:
 def last_shot(story: Scene) -> Scene:
     """The last shot of a story, as a scene of its own."""
     return replace(story, shots=(replace(story.shots[-1], start=0.0),))
-
-
-def bareheaded(scene: Scene) -> Scene:
-    """The scene without hats and eyes, as those who know its characters tell it."""
-    shots = (
-        replace(shot, bodies=tuple(replace(body, hat=None, eyes=0) for body in shot.bodies))
-        for shot in scene.shots
-    )
-    return replace(scene, shots=tuple(shots))
 
 
 def with_strange_words(text: str) -> str:
@@ -373,8 +364,8 @@ SUITES: dict[str, tuple[Exam, ...]] = {
         Exam("P6_seen", 96, mix=only("behind"), known=5, measured="permanence"),
         Exam("P7", 128, mix=_STORY, length=2.0, measured="identity"),
         Exam("P7_seen", 64, mix=_STORY, length=2.0, known=9, measured="identity"),
-        Exam("P7_described", 64, mix=_STORY, hurry=0.5, task="described", measured="identity"),
-        Exam("P7_named", 64, mix=_STORY, hurry=0.5, task="named", measured="identity"),
+        Exam("P7_described", 64, words="short", mix=_STORY, hurry=0.5, task="described", measured="identity"),
+        Exam("P7_named", 64, words="short", mix=_STORY, hurry=0.5, task="named", measured="identity"),
         Exam("P8_9by16", 48, aspect=9 / 16, measured="framing"),
         Exam("P8_3by4", 48, aspect=3 / 4, measured="framing"),
         Exam("P8_16by9", 48, aspect=16 / 9, measured="framing"),
