@@ -174,6 +174,24 @@ def test_colours_keep_their_levels(tmp_path: Path) -> None:
         assert np.abs(back.astype(int) - clip).max() <= 4
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".webm"])
+def test_colours_stay_in_their_place_through_ten_files(tmp_path: Path, suffix: str) -> None:
+    """As when a clip is extended again and again; half a pixel each time would put them beside what they colour."""
+    rows, columns = np.mgrid[:64, :64]
+    disc_HW = 1 / (1 + np.exp(np.hypot(rows - 31.5, columns - 31.5) - 12))
+    frame_HWC = np.rint(np.stack([60 + 180 * disc_HW, 60 + 20 * disc_HW, 60 - 30 * disc_HW], -1))
+    frames_THWC = np.repeat(frame_HWC[None].astype(np.uint8), 5, axis=0)
+    path = tmp_path / f"a{suffix}"
+    for _ in range(10):
+        write_video(path, Video(frames_THWC, 8.0))
+        frames_THWC = read_video(path).frames_THWC
+    last_HWC = frames_THWC[2].astype(float)
+    redness_HW = np.clip(last_HWC[..., 0] - last_HWC[..., 2] - 40, 0, None)
+    middle = [float((redness_HW * place).sum() / redness_HW.sum()) for place in (rows, columns)]
+    assert middle == pytest.approx([31.5, 31.5], abs=0.15)
+    assert np.square(last_HWC - frame_HWC).mean() < 6.5  # 40 dB
+
+
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
     """Also when fresh memory holds other garbage: x264's macroblock tree reads some."""
     code = (

@@ -67,6 +67,23 @@ def test_another_character_after_the_cut_is_noticed() -> None:
     assert cuts.identity(clip[:border], question)["cuts"] == 0.0
 
 
+def test_a_character_from_another_clip_keeps_its_size() -> None:
+    """Doubled in area is one octave apart; gone is as far as can be."""
+    question, clip = asked("P7_named", seed=5)
+    assert question.source is not None
+    body, first = question.scene.shots[0].bodies[0], question.source.shots[0].bodies[0]
+    assert (body.colour, body.shape, body.hat) == (first.colour, first.shape, first.hat)
+    octaves = abs(2 * np.log2(body.diameter / first.diameter))
+    measured = cuts.identity(clip, question)
+    assert measured["identity"] == measured["hat_kept"] == 1.0
+    assert measured["size_apart"] == pytest.approx(octaves, abs=0.25)
+    twice = replace(body, diameter=first.diameter * 2**0.5)
+    grown = replace(question.scene, shots=(replace(question.scene.shots[0], bodies=(twice,)),))
+    (larger,) = true_clips([replace(question, scene=grown)])
+    assert cuts.identity(larger, question)["size_apart"] == pytest.approx(1.0, abs=0.25)
+    assert cuts.identity(np.full_like(clip, 200), question)["size_apart"] == cuts.GONE
+
+
 def test_a_square_crop_cuts_the_subject() -> None:
     exam = next(exam for exam in SUITES["full"] if exam.name == "P8_21by9")
     wide = questions(replace(exam, count=6), VIEW, 11)

@@ -67,7 +67,7 @@ class Exam:
     aspect: width by height, of the area of the model's own size. scale: factors of width and height; length: of the
     frames after the first. known: frames of the truth that the model is shown, at the beginning; at the end of what is
     made longer `back`; at both ends of what it is to `connect`. A character is asked for in another place than that of
-    its picture: in words, which do not tell its size (`described`), or also with the picture (`named`).
+    its picture: in words, which seldom tell its size (`described`), or also with the picture (`named`).
     hurry: how much faster everything goes than in training. pairs: minimal pairs, two questions each. least: objects
     that a scene must have. measured: what is measured of a clip besides the facts of its prompt.
     """
