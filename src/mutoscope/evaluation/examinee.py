@@ -13,11 +13,10 @@ from torch import Tensor
 from mutoscope.evaluation.exams import Question
 from mutoscope.generation import conditions
 from mutoscope.generation.conditions import onto_grid
-from mutoscope.generation.continuations import LEAST, gap, grow, redrawn
+from mutoscope.generation.continuations import gap, redrawn
 from mutoscope.generation.generate import decode, generate_many, grid_of, resolve, sample
 from mutoscope.generation.motion import usual_trials
 from mutoscope.generation.request import Recipe, Request, Task
-from mutoscope.generation.windows import window
 from mutoscope.video import Video, to_frames, to_tensor, write_video
 from mutoscope.weights.store import Model
 from mutoscope.world.render import render
@@ -42,8 +41,6 @@ def answers_of(model: Model) -> AnswerClips:
                 _continued(model, recipe, question)
                 for recipe, question in zip(recipes, questions, strict=True)
             ]
-        if grid_of(model, recipes[0]).frames > window(model, LEAST):
-            return [_rolled_out(model, recipe) for recipe in recipes]
         if exam.known:
             return _shown(model, recipes, questions)
         return [video.frames_THWC for video in generate_many(model, [request_of(one) for one in questions])]
@@ -148,11 +145,3 @@ def _continued(model: Model, recipe: Recipe, question: Question) -> Frames:
         None,
     )
     return np.concatenate([before, made, none if exam.task == "loop" else after])
-
-
-@torch.inference_mode()
-def _rolled_out(model: Model, recipe: Recipe) -> Frames:
-    """A clip longer than the model's window, made window after window in latent space."""
-    condition = conditions.text(model.vae, grid_of(model, recipe))
-    latent_BCTHW = grow(model, recipe, condition, None, None)
-    return np.concatenate(list(decode(model, recipe, latent_BCTHW[0])))

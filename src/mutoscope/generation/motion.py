@@ -33,8 +33,8 @@ SIDE = 64
 FASTEST = 6
 """Pixels a frame at that scale: about a tenth of the picture."""
 
-FINER = (0.5, 0.25, 0.125)
-"""Pixels a frame: the steps in which the best displacement of whole pixels is made exact."""
+FINER = (0.5, 0.25, 0.125, 0.0625, 0.03125)
+"""Pixels a frame: the steps in which the best displacement of whole pixels is made exact. An eighth is too coarse."""
 
 CHANGED = 0.16
 """What differs by more, of a range from -1 to 1 and slightly blurred, has moved."""
