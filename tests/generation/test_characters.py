@@ -14,7 +14,7 @@ from mutoscope.generation.characters import (
     named,
     remove_character,
 )
-from mutoscope.generation.request import Request
+from mutoscope.generation.request import KeyFrame, Request
 from mutoscope.generation.storyboard import Card, Storyboard
 from mutoscope.video import Video, read_video, write_video
 
@@ -51,6 +51,9 @@ def test_names_in_prompts(picture: Path) -> None:
     assert cast(Request("@rolf rolls")) == Request("a small red ball rolls", character=rolf.picture)
     assert cast(Request("@rolf rolls", image=picture)) == Request("a small red ball rolls", image=picture)
     assert cast(Request("@rolf rolls", references=(picture,))).character is None
+    late = cast(Request("@rolf rolls", last_image=picture))
+    assert (late.image, late.character) == (rolf.picture, None)
+    assert cast(Request("@rolf rolls", at=(KeyFrame(0.0, str(picture)),))).image is None
     assert cast(Request("@rolf meets @box")).character is None
     assert cast(Request("no one")) == Request("no one")
 

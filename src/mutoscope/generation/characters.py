@@ -93,12 +93,18 @@ def told(prompt: str, looks: Mapping[str, str]) -> str:
 
 
 def cast(request: Request) -> Request:
-    """A request with its characters in words and, if one is named and no picture given, with its picture."""
+    """A request with its characters in words and, if one is named and nothing else begins the clip, with its picture.
+
+    Beside pictures of later frames it is the first frame.
+    """
     prompt, found = named(request.prompt)
-    pictures = request.image or request.last_image or request.at or request.references
-    if len(found) == 1 and not pictures:
-        request = replace(request, character=found[0].picture)
-    return replace(request, prompt=prompt)
+    begins = request.image or request.references or any(frame.seconds == 0 for frame in request.at)
+    request = replace(request, prompt=prompt)
+    if begins or len(found) != 1:
+        return request
+    if request.last_image or request.at:
+        return replace(request, image=found[0].picture)
+    return replace(request, character=found[0].picture)
 
 
 def cast_board(board: Storyboard, fps: float) -> Storyboard:
