@@ -68,6 +68,7 @@ def test_a_jump_is_a_change_of_velocity() -> None:
     faster = np.concatenate([steady[:5], drifting(0.0, 3.0, frames=9)[5:]])
     assert jump(steady, 1, 4) < 0.1
     assert jump(faster, 1, 4) == pytest.approx(0.5, abs=0.1)
+    assert jump(faster, 1, 4, known_first=False) == pytest.approx(1 / 3, abs=0.1)
 
 
 def test_seams_are_where_known_meets_made() -> None:

@@ -64,7 +64,8 @@ def smoothest(
     A seam is where a known latent frame and one that is made are next to each other. Where there is none, there is
     one candidate. Raises KeyboardInterrupt when `on_step` returns False.
     """
-    seams = seams_of(condition.mask_BT[0].tolist())
+    is_known = condition.mask_BT[0].tolist()
+    seams = seams_of(is_known)
     if recipe.candidates == 1 or not seams:
         return replace(recipe, candidates=1)
     trials = [
@@ -84,7 +85,9 @@ def smoothest(
             raise KeyboardInterrupt
         for index, latent_CTHW in zip(indices, sampled.latent_BCTHW, strict=True):
             frames_THWC = np.concatenate(list(decode(model, trials[index], latent_CTHW)))
-            jumps[index] = sum(jump(frames_THWC, seam, model.vae.strides[0]) for seam in seams)
+            jumps[index] = sum(
+                jump(frames_THWC, seam, model.vae.strides[0], is_known[seam]) for seam in seams
+            )
     return replace(recipe, kept=min(jumps, key=lambda index: (jumps[index], index)))
 
 
@@ -97,12 +100,12 @@ def seams_of(known: Sequence[bool]) -> list[int]:
     return [place for place in range(1, len(known) - 1) if known[place] != known[place + 1]]
 
 
-def jump(frames_THWC: np.ndarray, seam: int, stride: int) -> float:
-    """The change of velocity from one latent frame to the next, `stride` frames each, by the speed before it."""
+def jump(frames_THWC: np.ndarray, seam: int, stride: int, known_first: bool = True) -> float:
+    """The change of velocity from one latent frame to the next, `stride` frames each, by the speed of the known one."""
     begin = 1 + stride * (seam - 1)
     before = velocity(frames_THWC[begin : begin + stride])
     after = velocity(frames_THWC[begin + stride : begin + 2 * stride])
-    return math.dist(before, after) / max(CALM, math.hypot(*before))
+    return math.dist(before, after) / max(CALM, math.hypot(*(before if known_first else after)))
 
 
 def velocity(frames_THWC: np.ndarray) -> tuple[float, float]:
