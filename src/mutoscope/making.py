@@ -161,6 +161,7 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
     if not say.for_people:
         return
     frames, height, width = grid_of(model, drafted(recipe)).pixels
+    frames -= recipe.lead
     made = (frames, height, width) != (recipe.frames, recipe.height, recipe.width)
     if recipe.task is not None:
         say.note("from", " and ".join(filter(None, (recipe.task.clip, recipe.task.second))) + SOURCES)
@@ -172,6 +173,7 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
         f"{recipe.size}, {recipe.frames} frames at {recipe.fps:g} fps ({recipe.seconds:.1f} s)"
         + (f", made as {width}x{height} with {frames} frames" if made else "")
         + (" and enlarged" if recipe.draft else " and cropped" if made else "")
+        + (f", after {recipe.lead} frames for its reference" if recipe.lead else "")
         + f"; {recipe.steps} steps of {recipe.sampler}, {recipe.manner}, seed {recipe.seed}"
         + (f", the {_best(recipe)} of {recipe.candidates} candidates" if recipe.candidates > 1 else "")
         + (f"; {expected(model, recipe)}" if recipe.task is None else ""),
