@@ -82,9 +82,7 @@ def of_recipe(vae: VAE, recipe: Recipe, grid: Grid) -> Condition:
     if recipe.lead:
         (reference,) = recipe.references
         still_BCTHW = picture(reference.image, reference.sha256, recipe, grid)
-        held = (
-            recipe.lead - grid.strides[0]
-        )  # in the last latent frame of the lead the model cuts to the clip
+        held = recipe.lead - grid.strides[0]  # in its last latent frame the model cuts to the clip
         known[0] = still_BCTHW.expand(-1, -1, held, -1, -1)
     if recipe.image is not None:
         known[0] = picture(recipe.image, recipe.image_sha256, recipe, grid)
