@@ -49,11 +49,12 @@ def windows_of(model: Model, recipe: Recipe) -> int:
 def part_of(recipe: Recipe, span: slice, known: int, grid: Grid) -> Recipe:
     """The recipe of one span of a clip, whose first `known` latent frames are made: its length, its pictures."""
     stride = grid.strides[0]
-    part = replace(recipe, frames=1 + stride * (span.stop - span.start - 1) - recipe.lead)
+    lead = 0 if span.start else recipe.lead
+    part = replace(recipe, frames=1 + stride * (span.stop - span.start - 1) - lead, lead=lead)
     if span.start:
         part = replace(part, image=None, image_sha256=None)
-    if span.start and recipe.lead:
-        part = replace(part, frames=part.frames + recipe.lead, lead=0, references=())
+    if recipe.lead and not lead:
+        part = replace(part, references=())
     if span.stop < grid.frames:
         part = replace(part, last_image=None, last_image_sha256=None)
     places = [(conditions.key_place(recipe, frame, grid), frame) for frame in recipe.at]
