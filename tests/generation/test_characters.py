@@ -62,7 +62,8 @@ def test_names_on_cards(picture: Path) -> None:
     rolf = add_character("Rolf", picture, "a small red ball")
     cards = (Card(0, "@rolf rolls"), Card(2, "@rolf falls"), Card(2.5, "@rolf sleeps"))
     board = cast_board(Storyboard(cards, 4), 8.0)
-    assert [card.image for card in board.cards] == [str(rolf.picture), None, str(rolf.picture)]
+    assert [card.image for card in board.cards] == [None] * 3
+    assert [card.character for card in board.cards] == [str(rolf.picture), None, str(rolf.picture)]
     assert board.cards[1].prompt == "a small red ball falls"
 
 

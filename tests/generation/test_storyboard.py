@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mutoscope.diffusion.fixed_shift import FixedShift
 from mutoscope.errors import InputError
+from mutoscope.generation.request import Request, file_sha256, fill
 from mutoscope.generation.storyboard import (
     Card,
     Storyboard,
     make_storyboard,
     plan_shots,
     read_storyboard,
+    settled,
     shares,
     shots_of,
 )
@@ -80,10 +83,42 @@ def test_a_clip_stays_bit_for_bit_and_shots_are_kept(
     assert not np.array_equal(again.frames_THWC[20:], video.frames_THWC[20:])
 
 
+def test_a_character_leads_its_shot(model: Model, clip: Path, tmp_path: Path) -> None:
+    """It is no frame of the shot, changes what is made there, and nothing before."""
+    cards = (Card(0, "a ball"), Card(1, "a box", cut=True), Card(2, clip=str(clip), cut=False))
+    board = Storyboard(cards, 3.5, 32, 32, 8.0, steps=2)
+    picture = write_video(tmp_path / "somebody.png", Video(read_video(clip).frames_THWC[:1], 1.0))
+    led = replace(board, cards=(cards[0], replace(cards[1], character=str(picture)), cards[2]))
+    plain, shown = (
+        make_storyboard(model, board, tmp_path / "parts"),
+        make_storyboard(model, led, tmp_path / "parts"),
+    )
+    assert shown.frames_THWC.shape == plain.frames_THWC.shape == (28, 32, 32, 3)
+    assert np.array_equal(shown.frames_THWC[:8], plain.frames_THWC[:8])
+    assert not np.array_equal(shown.frames_THWC[8:16], plain.frames_THWC[8:16])
+    assert np.array_equal(shown.frames_THWC[16:25], read_video(clip).frames_THWC)
+    assert shown.recipe is not None
+    told = shown.recipe["storyboard"]["cards"][1]
+    assert (told["character"], told["sha256"]) == (str(picture), file_sha256(picture))
+    assert len(list((tmp_path / "parts").iterdir())) == 3  # the first shot is the same in both
+    elsewhere = replace(model, process=FixedShift())
+    (_, card, _) = settled(elsewhere, led, fill(Request(width=32, height=32), model.card.defaults)).cards
+    assert (card.image, card.character) == (str(picture), None)
+
+
+def test_a_lead_moves_what_is_told() -> None:
+    (shot,) = shots_of(Storyboard((Card(0, "a"), Card(2, "b")), 4), 8.0)
+    alone_PT, _ = shares(shot, 9, 4, 8.0)
+    led_PT, _ = shares(shot, 12, 4, 8.0, lead=12)
+    assert led_PT[:, 3:].tolist() == alone_PT.tolist()
+    assert led_PT[0, :3].tolist() == [1.0] * 3
+
+
 def test_files_are_named_from_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "board.toml"
-    path.write_text('seconds = 2.0\n[[cards]]\nat = 0.0\nimage = "a.png"\n')
-    assert read_storyboard(path).cards == (Card(0, image=str(tmp_path / "a.png")),)
+    for name in ("image", "clip", "character"):
+        path.write_text(f'seconds = 2.0\n[[cards]]\nat = 0.0\n{name} = "a.png"\n')
+        assert read_storyboard(path).cards == (Card(0, **{name: str(tmp_path / "a.png")}),)
     path.write_text('seconds = 2.0\n[[cards]]\nat = 0.0\npromt = "a"\n')
     with pytest.raises(InputError, match=r"board\.toml: unknown key cards\[0\]\.promt"):
         read_storyboard(path)
@@ -98,5 +133,9 @@ def test_boards_that_cannot_be_made(model: Model, clip: Path) -> None:
         Storyboard((Card(1, "a"),), 2)
     with pytest.raises(InputError, match="is empty"):
         Card(0)
+    with pytest.raises(InputError, match="has a clip and a character; give it one of them"):
+        Card(0, "a", clip="a.mp4", character="a.png")
+    with pytest.raises(InputError, match="at 2 s has a character and begins no shot"):
+        shots_of(Storyboard((Card(0, "a"), Card(2, "b", character="a.png")), 4), 8.0)
     with pytest.raises(InputError, match=r"of 1\.125 s at 0 s overlaps what comes at 1 s"):
         make_storyboard(model, Storyboard((Card(0, clip=str(clip)), Card(1, "b", cut=False)), 2, 32, 32, 8.0))

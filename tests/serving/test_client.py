@@ -221,7 +221,7 @@ def test_prompts_are_expanded_where_that_is_asked(client: "OpenAI", made: Any) -
     assert recipe["recipe"]["expanded_prompt"] == longer.expanded_prompt  # type: ignore[index]
 
 
-def test_a_character_begins_a_video(client: "OpenAI", made: Any) -> None:
+def test_a_character_is_shown_to_the_model(client: "OpenAI", made: Any) -> None:
     data = client.videos.download_content(made.id).read()
     character = client.videos.create_character(name="Red", video=("red.mp4", data))
     assert client.videos.get_character(character.id).name == "Red"
@@ -231,7 +231,7 @@ def test_a_character_begins_a_video(client: "OpenAI", made: Any) -> None:
     assert video.status == "completed", video.error
     recipe = client.get(f"/videos/{video.id}/recipe", cast_to=object)["recipe"]  # type: ignore[index]
     assert recipe["prompt"] == "Red rolls to the left"
-    assert recipe["image"] == "first.png"
+    assert [reference["image"] for reference in recipe["references"]] == ["character-0.png"]
     assert recipe["expanded_prompt"] == "Red rolls to the left"  # this model has no captioner to describe it
 
 

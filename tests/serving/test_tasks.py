@@ -208,14 +208,31 @@ def test_characters_are_told_in_words_and_shown(model: Model, inputs: Path, orde
     def narrator(latent_BCTHW: Tensor, kind: str) -> list[str]:
         return ["a small green box slides to the left"] * len(latent_BCTHW)
 
-    for name in ("first.png", "character-0.png"):
+    for name in ("first.png", "last.png", "character-0.png", "character-1.png"):
         write_video(inputs / name, Video(np.full((1, 48, 48, 3), 90, np.uint8), 8.0))
     seeing = replace(model, narrator=narrator)
-    asked = replace(order, prompt="Ana rolls", characters=("Ana",), first_picture=True)
-    (inputs / "made").mkdir()
-    make(seeing, asked, inputs, inputs / "made", lambda percent, x0: True, Journal(Path(mkdtemp(dir=inputs))))
-    recipe = read_recipe(inputs / "made" / "video.mp4")
-    assert recipe is not None
-    assert recipe["recipe"]["prompt"] == "Ana rolls"
-    assert recipe["recipe"]["expanded_prompt"] == "a small green box rolls"
-    assert recipe["recipe"]["image"] == "first.png"
+
+    def recipe_of(**asked: Any) -> dict[str, Any]:
+        """What is in the file that is made of an order: the recipe of what was drawn."""
+        folder = Path(mkdtemp(dir=inputs))
+        named = replace(order, prompt="Ana rolls", **{"characters": ("Ana",)} | asked)
+        make(seeing, named, inputs, folder, lambda percent, x0: True, Journal(Path(mkdtemp(dir=inputs))))
+        record = read_recipe(folder / "video.mp4")
+        assert record is not None
+        return dict(record["served"].get("opened") or record["recipe"])
+
+    alone = recipe_of()
+    assert alone["prompt"] == "Ana rolls"
+    assert alone["expanded_prompt"] == "a small green box rolls"
+    assert [reference["image"] for reference in alone["references"]] == ["character-0.png"]
+    assert alone["lead"] > 0
+    assert alone["image"] is None
+    looped = recipe_of(loop=True, frames=12)
+    assert [reference["image"] for reference in looped["references"]] == ["character-0.png"]
+    assert looped["expanded_prompt"] == "a small green box rolls"
+    first = recipe_of(first_picture=True)
+    assert (first["image"], first["references"]) == ("first.png", [])
+    last = recipe_of(last_picture=True)
+    assert (last["image"], last["last_image"], last["references"]) == ("character-0.png", "last.png", [])
+    two = recipe_of(characters=("Ana", "Bo"))
+    assert (two["image"], two["references"]) == (None, [])

@@ -83,10 +83,10 @@ class CaptionMix:
 class ConditionMix:
     """Weights of what is known of a clip besides its text.
 
-    first: its first latent frame; first_k: 2 or more from the start; last; both: first and last; random:
-    any; and independent: a noise level of its own for every frame (diffusion forcing, Chen et al. 2024).
-    Known frames are clean, or, in a share `noisy` of clips, carry a little noise up to `noise` (so that
-    rollouts bear their own errors).
+    first: its first latent frame; first_k: 2 or more from the start; last: 1 or more at the end; both: all but a
+    gap between the first and the last; random: any; and independent: a noise level of its own for every frame
+    (diffusion forcing, Chen et al. 2024). Known frames are clean, or, in a share `noisy` of clips, carry a little
+    noise up to `noise` (so that rollouts bear their own errors).
     """
 
     text: float = 0.60
@@ -283,10 +283,13 @@ def known_frames(mode: str, frames: int, choose: np.random.Generator) -> np.ndar
         return known
     if mode == "first_k":
         known[: choose.integers(min(2, frames - 1), frames)] = True
-    if mode in ("first", "both"):
+    if mode == "first" or (mode == "both" and frames == 2):
         known[0] = True
-    if mode == "last" or (mode == "both" and frames > 2):
-        known[-1] = True
+    if mode == "last":
+        known[choose.integers(1, frames) :] = True
+    if mode == "both" and frames > 2:
+        start, stop = np.sort(choose.choice(np.arange(1, frames), 2, replace=False))
+        known[:start] = known[stop:] = True
     if mode == "random":
         known = choose.random(frames) < choose.uniform(0.1, 0.9)
         known[choose.integers(frames)] = False

@@ -8,13 +8,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from mutoscope.evaluation.exams import Question
-from mutoscope.generation import conditions
-from mutoscope.generation.conditions import onto_grid
 from mutoscope.generation.continuations import gap, redrawn
-from mutoscope.generation.generate import decode, generate_many, grid_of, resolve, sample
+from mutoscope.generation.generate import generate_many, resolve
 from mutoscope.generation.motion import usual_trials
 from mutoscope.generation.request import Recipe, Request, Task
 from mutoscope.video import Video, to_frames, to_tensor, write_video
@@ -35,14 +32,15 @@ def answers_of(model: Model) -> AnswerClips:
         exam = questions[0].exam
         recipes = [resolve(model, request_of(question)) for question in questions]
         if exam.task == "named":
-            return _named(model, questions)
-        if exam.task not in ("generate", "described"):
+            sources = [replace(question, scene=question.source or question.scene) for question in questions]
+            return _pictured(model, questions, sources, lambda one, picture: replace(one, character=picture))
+        if exam.task == "generate" and exam.known == 1:
+            return _pictured(model, questions, questions, lambda one, picture: replace(one, image=picture))
+        if exam.known or exam.task not in ("generate", "described"):
             return [
                 _continued(model, recipe, question)
                 for recipe, question in zip(recipes, questions, strict=True)
             ]
-        if exam.known:
-            return _shown(model, recipes, questions)
         return [video.frames_THWC for video in generate_many(model, [request_of(one) for one in questions])]
 
     return answer
@@ -81,35 +79,20 @@ def codec_of(model: Model) -> Callable[[Frames], Frames]:
     return codec
 
 
-@torch.inference_mode()
-def _shown(model: Model, recipes: Sequence[Recipe], questions: Sequence[Question]) -> list[Frames]:
-    """Clips whose first frames are those of the truth."""
-    known = questions[0].exam.known
-    grid = grid_of(model, recipes[0])
-    pieces: list[Tensor] = [to_tensor(clip[:known])[None] for clip in true_clips(questions)]
-    condition = conditions.together(
-        [
-            conditions.frames(model.vae, grid, {0: onto_grid(piece_BCTHW, recipe, grid)})
-            for piece_BCTHW, recipe in zip(pieces, recipes, strict=True)
-        ]
-    )
-    sampled = sample(model, recipes, condition=condition)
-    return [
-        np.concatenate(list(decode(model, recipe, latent_CTHW)))
-        for recipe, latent_CTHW in zip(recipes, sampled.latent_BCTHW, strict=True)
-    ]
-
-
-def _named(model: Model, questions: Sequence[Question]) -> list[Frames]:
-    """Clips of characters whose picture is the first frame of another clip of theirs."""
-    stories = [replace(question, scene=question.source or question.scene) for question in questions]
+def _pictured(
+    model: Model,
+    questions: Sequence[Question],
+    sources: Sequence[Question],
+    shown: Callable[[Request, Path], Request],
+) -> list[Frames]:
+    """Clips of requests that are shown, as `shown` puts it, the first frame of the truth of their sources."""
     with TemporaryDirectory() as folder:
         pictures = [
             write_video(Path(folder) / f"{index}.png", Video(clip[:1], 1.0))
-            for index, clip in enumerate(true_clips(stories))
+            for index, clip in enumerate(true_clips(sources))
         ]
         requests = [
-            replace(request_of(question), character=picture)
+            shown(request_of(question), picture)
             for question, picture in zip(questions, pictures, strict=True)
         ]
         return [video.frames_THWC for video in generate_many(model, requests)]
@@ -129,12 +112,13 @@ def _continued(model: Model, recipe: Recipe, question: Question) -> Frames:
         again = replace(recipe, task=Task("edit", "", "", strength=REPAINT))
         return redrawn(model, again, clip, None)[:frames]
     none = clip[:0]
+    verb = "extend" if exam.task == "generate" else exam.task  # whose beginning is known
     before, after, new = {
         "extend": (clip[:known], none, frames - known),
         "back": (none, clip[frames - known :], frames - known),
         "connect": (clip[:known], clip[frames - known :], frames - 2 * known),
         "loop": (clip, clip, BRIDGE),
-    }[exam.task]
+    }[verb]
     task = Task("loop" if exam.task == "loop" else "extend", "", "", backward=exam.task == "back")
     made = gap(
         model,

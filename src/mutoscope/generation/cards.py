@@ -27,8 +27,9 @@ class Card:
     """What is seen from `at` seconds on: words, a picture that is shown at that moment, or a whole clip.
 
     `cut` decides whether a new shot begins here; None leaves it to the spacing. `expanded` is what the model is
-    told for the prompt, the prompt itself when empty. `sha256` is that of the image or clip, for the record of a
-    finished clip; when it is given the file must be that one.
+    told for the prompt, the prompt itself when empty. `character` is a picture of whom the shot that begins here is
+    about, as in `Request.character`. `sha256` is that of the file, for the record of a finished clip; when it is given
+    the file must be that one.
     """
 
     at: float
@@ -38,6 +39,12 @@ class Card:
     cut: bool | None = None
     expanded: str = ""
     sha256: str | None = None
+    character: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The picture or clip of the card."""
+        return self.image or self.clip or self.character
 
     @property
     def told(self) -> str:
@@ -47,9 +54,10 @@ class Card:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.at) and self.at >= 0):
             raise InputError(f"A card stands at {self.at:g} s; a time is 0 s or later.")
-        if self.image is not None and self.clip is not None:
-            raise InputError(f"The card at {self.at:g} s has an image and a clip; give it one of them.")
-        if not (self.prompt or self.image or self.clip):
+        files = {"an image": self.image, "a clip": self.clip, "a character": self.character}
+        if len(given := [name for name, file in files.items() if file is not None]) > 1:
+            raise InputError(f"The card at {self.at:g} s has {' and '.join(given)}; give it one of them.")
+        if not (self.prompt or self.file):
             raise InputError(f"The card at {self.at:g} s is empty; give it a prompt, an image or a clip.")
 
 
@@ -106,6 +114,7 @@ def read_storyboard(path: Path) -> Storyboard:
             card,
             image=card.image and str(path.parent / card.image),
             clip=card.clip and str(path.parent / card.clip),
+            character=card.character and str(path.parent / card.character),
         )
         for card in board.cards
     )
@@ -134,12 +143,20 @@ def plan_shots(prompt: str, seconds: float) -> Storyboard:
 
 
 def shots_of(board: Storyboard, fps: float) -> list[Shot]:
-    """The board cut into shots: each begins at a card that says so or stands near the one before."""
+    """The board cut into shots: each begins at a card that says so or stands near the one before.
+
+    Raises InputError for a shot without a frame, and for a character where no shot begins.
+    """
     groups: list[list[Card]] = []
     for card in board.cards:
         near = bool(groups) and card.at - groups[-1][-1].at < NEAR
         if not groups or (near if card.cut is None else card.cut):
             groups.append([])
+        elif card.character is not None:
+            raise InputError(
+                f"The card at {card.at:g} s has a character and begins no shot; give it to the first card of the shot, "
+                "or add cut = true."
+            )
         groups[-1].append(card)
     starts = [round(group[0].at * fps) for group in groups] + [max(1, round(board.seconds * fps))]
     for start, stop in pairwise(starts):

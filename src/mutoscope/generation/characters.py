@@ -1,7 +1,7 @@
 """Characters: a picture and a description under a name, put into prompts that say `@NAME`.
 
 `@NAME` becomes its description. Where a clip names one character and has no picture of its own, the model is shown the
-character's, before the clip or as its first frame (see `generation.shown`); a shot of a storyboard begins with it.
+character's, before the clip or as its first frame (see `generation.shown`); so with each shot of a storyboard.
 """
 
 import os
@@ -113,9 +113,9 @@ def cast_board(board: Storyboard, fps: float) -> Storyboard:
     cards = []
     for card in board.cards:
         prompt, found = named(card.prompt)
-        bare = card.image is None and card.clip is None and card.at in firsts
-        image = str(found[0].picture) if bare and len(found) == 1 else card.image
-        cards.append(replace(card, prompt=prompt, image=image))
+        bare = card.file is None and card.at in firsts
+        picture = str(found[0].picture) if bare and len(found) == 1 else card.character
+        cards.append(replace(card, prompt=prompt, character=picture))
     return replace(board, cards=tuple(cards))
 
 

@@ -80,10 +80,7 @@ def of_recipe(vae: VAE, recipe: Recipe, grid: Grid) -> Condition:
     """
     known: dict[int, Tensor] = {}
     if recipe.lead:
-        (reference,) = recipe.references
-        still_BCTHW = picture(reference.image, reference.sha256, recipe, grid)
-        held = recipe.lead - grid.strides[0]  # in its last latent frame the model cuts to the clip
-        known[0] = still_BCTHW.expand(-1, -1, held, -1, -1)
+        known[0] = held(recipe, grid)
     if recipe.image is not None:
         known[0] = picture(recipe.image, recipe.image_sha256, recipe, grid)
     if recipe.last_image is not None:
@@ -112,7 +109,14 @@ def key_place(recipe: Recipe, frame: KeyFrame, grid: Grid) -> int:
             f"The key frame at {frame.seconds:g} s is outside the clip of {recipe.seconds:g} s; "
             "choose an earlier time or a longer clip."
         )
-    return -(-index // grid.strides[0])
+    return -(-(recipe.lead + index) // grid.strides[0])
+
+
+def held(recipe: Recipe, grid: Grid) -> Tensor:
+    """The reference of a recipe as the shot before the clip: held all its lead but the latent frame with the cut."""
+    (reference,) = recipe.references
+    still_BCTHW = picture(reference.image, reference.sha256, recipe, grid)
+    return still_BCTHW.expand(-1, -1, recipe.lead - grid.strides[0], -1, -1)
 
 
 def together(conditions: Sequence[Condition]) -> Condition:

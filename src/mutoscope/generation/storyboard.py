@@ -1,9 +1,9 @@
 """Storyboards: cards at times, each a text, a picture or a clip, made into one clip shot after shot.
 
-Within a shot the model is told, for each
-latent frame, the prompts of the cards around it: one estimate per prompt, mixed by nearness in time. Shots
-longer than a window are made in windows that share latent frames. The latents of each shot are saved under a
-name that is a hash of all that decides them: what is there already is not made again.
+Within a shot the model is told, for each latent frame, the prompts of the cards around it: one estimate per prompt,
+mixed by nearness in time. Shots longer than a window are made in windows that share latent frames. A shot about a
+character is led by its picture (see `shown.led`). The latents of each shot are saved under a name that is a hash of all
+that decides them: what is there already is not made again.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from mutoscope.generation.cards import Card, Shot, Storyboard, plan_shots, read_
 from mutoscope.generation.conditions import Condition, onto_grid
 from mutoscope.generation.continuations import LEAST, fitted, seamless, windows
 from mutoscope.generation.generate import record
-from mutoscope.generation.request import KeyFrame, Recipe, Request, file_sha256, fill
+from mutoscope.generation.request import KeyFrame, Recipe, Reference, Request, file_sha256, fill
 from mutoscope.generation.sampling import (
     STEP_APART,
     Branches,
@@ -37,7 +37,7 @@ from mutoscope.generation.sampling import (
     integrate,
     told_exactly,
 )
-from mutoscope.generation.shown import guide_by
+from mutoscope.generation.shown import guide_by, learned_stories, led
 from mutoscope.generation.windows import counted, window
 from mutoscope.video import Video, fit_frames_rate, read_video, to_tensor
 from mutoscope.weights.store import Model
@@ -75,19 +75,21 @@ def make_storyboard(
         ),
         model.card.defaults,
     )
-    board = settled(board, recipe)
-    shots, made = shots_of(board, recipe.fps), []
+    board = settled(model, board, recipe)
+    shots, made, leads = shots_of(board, recipe.fps), [], 0
     placed = [[(card, clip_of(card, shot, recipe)) for card in shot.cards] for shot in shots]  # checks first
     for index, (shot, cards) in enumerate(zip(shots, placed)):
-        part = replace(recipe, frames=shot.stop - shot.start, prompt=shot.cards[0].told)
-        saved = None if folder is None else folder / f"{shot_key(model, part, shot)}.safetensors"
+        part = part_of(model, recipe, shot)
+        frame0 = shot.start // model.vae.strides[0] + leads  # of its noise, which shots do not share
+        leads += -(-part.lead // model.vae.strides[0])
+        saved = None if folder is None else folder / f"{shot_key(model, part, shot, frame0)}.safetensors"
         there = saved is not None and saved.exists()
         if on_shot:
             on_shot(index + 1, len(shots), there)
         if saved is not None and there:
             latent_BCTHW = load_file(saved)["latent"].to(model.vae.latent_mean)
         else:
-            latent_BCTHW = make_shot(model, part, shot, cards, on_step)
+            latent_BCTHW = make_shot(model, part, shot, cards, on_step, frame0)
             if saved is not None:
                 saved.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(saved, save({"latent": latent_BCTHW.contiguous().cpu()}))
@@ -97,19 +99,23 @@ def make_storyboard(
     return Video(np.concatenate(made), recipe.fps, told)
 
 
-def settled(board: Storyboard, recipe: Recipe) -> Storyboard:
+def settled(model: Model, board: Storyboard, recipe: Recipe) -> Storyboard:
     """The board with nothing left open, its files named by their sha256 too.
+
+    For models that have not learned stories, a character is the first frame of its shot.
 
     Raises InputError for a file that cannot be read or is not the one that the board was made from.
     """
     cards = []
     for card in board.cards:
-        name = card.image or card.clip
+        name = card.file
         digest = None if name is None else file_sha256(Path(name))
         if card.sha256 is not None and digest != card.sha256:
             raise InputError(
                 f"{name} of the card at {card.at:g} s is not the file that the clip was made from; put that back."
             )
+        if card.character is not None and not learned_stories(model):
+            card = replace(card, image=card.character, character=None)
         cards.append(replace(card, at=float(card.at), sha256=digest))
     return Storyboard(
         tuple(cards),
@@ -123,6 +129,15 @@ def settled(board: Storyboard, recipe: Recipe) -> Storyboard:
         recipe.negative,
         recipe.sampler,
     )
+
+
+def part_of(model: Model, recipe: Recipe, shot: Shot) -> Recipe:
+    """The recipe of a shot, with the lead of its character."""
+    first = shot.cards[0]
+    part = replace(recipe, frames=shot.stop - shot.start, prompt=first.told)
+    if first.character is None:
+        return part
+    return led(model, replace(part, references=(Reference(first.character, first.sha256),)))
 
 
 def clip_of(card: Card, shot: Shot, recipe: Recipe) -> np.ndarray | None:
@@ -150,13 +165,15 @@ def make_shot(
     shot: Shot,
     cards: Sequence[tuple[Card, np.ndarray | None]],
     on_step: OnStep | None,
+    frame0: int,
 ) -> Tensor:
-    """Latents of one shot, BCTHW, window after window."""
+    """Latents of one shot and its lead, BCTHW, window after window."""
     grid, stride = grid_of(model, part), model.vae.strides[0]
-    known: dict[int, Tensor] = {}
+    known: dict[int, Tensor] = {0: conditions.held(part, grid)} if part.lead else {}
     for card, frames_THWC in cards:
         begin = round(card.at * part.fps) - shot.start
         if frames_THWC is not None:
+            begin += part.lead
             place = -(-begin // stride)
             skip = 0 if begin == 0 else 1 + stride * (place - 1) - begin
             if skip < 0:
@@ -170,29 +187,29 @@ def make_shot(
             known[conditions.key_place(part, frame, grid)] = conditions.picture(card.image, None, part, grid)
     condition = conditions.frames(model.vae, grid, known)
     latent_BCTHW, mask_BT = condition.latent_BCTHW, condition.mask_BT
-    share_PT, prompts = shares(shot, grid.frames, stride, part.fps)
+    share_PT, prompts = shares(shot, grid.frames, stride, part.fps, part.lead)
     spans = windows(mask_BT[0].tolist(), window(model, LEAST), HISTORY)
     for index, span in enumerate(spans):
         told = Condition(latent_BCTHW[:, :, span].clone(), mask_BT[:, span].clone())
-        whole = replace(part, frames=1 + stride * (span.stop - span.start - 1))
-        offset = shot.start // stride + span.start  # no two shots share their noise
+        whole = replace(part, frames=1 + stride * (span.stop - span.start - 1), lead=0, references=())
         report = counted(on_step, index, len(spans))
-        made_BCTHW = mixed(model, whole, prompts, share_PT[:, span], told, report, offset)
+        made_BCTHW = mixed(model, whole, prompts, share_PT[:, span], told, report, frame0 + span.start)
         unknown_B1T11 = ~mask_BT[:, None, span, None, None]
         latent_BCTHW[:, :, span] = torch.where(unknown_B1T11, made_BCTHW, latent_BCTHW[:, :, span])
         mask_BT[:, span] = True
     return latent_BCTHW
 
 
-def shares(shot: Shot, frames: int, stride: int, fps: float) -> tuple[Tensor, list[str]]:
+def shares(shot: Shot, frames: int, stride: int, fps: float, lead: int = 0) -> tuple[Tensor, list[str]]:
     """How much of each prompt each latent frame is told, (prompts, T) adding up to 1, and the prompts.
 
+    `lead` frames before the shot are told what its beginning is.
     Between the times of two cards the share passes from one to the other in the middle half of the way.
     """
     cards = [card for card in shot.cards if card.prompt] or [shot.cards[0]]
     share_PT = torch.zeros(len(cards), frames)
     for index in range(frames):
-        moment = (shot.start + max(0, stride * index - stride / 2)) / fps
+        moment = (shot.start + max(0, stride * index - stride / 2 - lead)) / fps
         before = max((place for place, card in enumerate(cards) if card.at <= moment), default=0)
         share_PT[before, index] = 1.0
         if before + 1 < len(cards):
@@ -255,7 +272,7 @@ def with_clips(
     return frames_THWC
 
 
-def shot_key(model: Model, part: Recipe, shot: Shot) -> str:
+def shot_key(model: Model, part: Recipe, shot: Shot, frame0: int) -> str:
     """16 hexadecimal digits of what decides the latents of a shot."""
-    facts = [model.identity, to_dict(part), to_dict(shot), str(model.vae.latent_mean.device)]
+    facts = [model.identity, to_dict(part), to_dict(shot), frame0, str(model.vae.latent_mean.device)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -88,8 +88,6 @@ class Made:
 
 
 def _made(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
-    if order.characters:
-        order = _cast(model, order, inputs)
     if order.task == "extend":
         return _extended(model, order, inputs / "video.mp4", on_progress)
     if order.strength is not None:
@@ -98,28 +96,42 @@ def _made(model: Model, order: Order, inputs: Path, on_progress: OnProgress, jou
         return Made(recipe, [_carried_out(model, recipe, _steps(on_progress)).frames_THWC])
     if order.storyboard:
         return _from_cards(model, order, inputs, on_progress, journal)
+    pictures = [inputs / f"character-{index}.png" for index in range(len(order.characters))]
+    character = pictures[0] if len(pictures) == 1 and not order.first_picture else None
+    if model.narrator is not None and pictures:
+        looks = [described(model, picture) for picture in pictures]
+        order = replace(
+            order,
+            expanded=told(order.expanded or order.prompt, dict(zip(order.characters, looks, strict=True))),
+        )
     if order.loop:
-        return _closed(model, order, inputs, on_progress, journal)
-    request = replace(
-        _request(order, order.frames),
-        image=inputs / "first.png" if order.first_picture else None,
-        last_image=inputs / "last.png" if order.last_picture else None,
-    )
+        return _closed(model, order, inputs, character, on_progress, journal)
+    return _drawn(model, order, inputs, character, on_progress, journal)
+
+
+def _drawn(
+    model: Model,
+    order: Order,
+    inputs: Path,
+    character: Path | None,
+    on_progress: OnProgress,
+    journal: Journal,
+) -> Made:
+    """A new clip of words and pictures.
+
+    `character` is the picture of the only one that it is about; beside a last picture it is the first.
+    """
+    request = replace(_request(order, order.frames), character=character)
+    if order.last_picture:
+        request = replace(request, image=character, last_image=inputs / "last.png", character=None)
+    if order.first_picture:
+        request = replace(request, image=inputs / "first.png")
     (recipe,) = choose(model, [resolve(model, request, whole=False)], _steps(on_progress))
     sampled = roll(model, recipe, after_trials(_steps(on_progress), recipe), journal)
     journal.flush()
     if sampled.stopped is not None:
         raise Stopped
     return Made(recipe, frames_of(model, recipe, [sampled.latent_BCTHW[0]]))
-
-
-def _cast(model: Model, order: Order, inputs: Path) -> Order:
-    """The order with its characters in words. A model without a captioner is shown their picture only."""
-    if model.narrator is None:
-        return replace(order, characters=())
-    pictures = (inputs / f"character-{index}.png" for index in range(len(order.characters)))
-    looks = dict(zip(order.characters, (described(model, picture) for picture in pictures), strict=True))
-    return replace(order, characters=(), expanded=told(order.expanded or order.prompt, looks))
 
 
 def _from_cards(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
@@ -174,7 +186,14 @@ def _extended(model: Model, order: Order, clip: Path, on_progress: OnProgress) -
     return Made(recipe, beside(source_THWC, made_THWC, backward))
 
 
-def _closed(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
+def _closed(
+    model: Model,
+    order: Order,
+    inputs: Path,
+    character: Path | None,
+    on_progress: OnProgress,
+    journal: Journal,
+) -> Made:
     """A new clip whose last quarter leads back to its start; drawn first, then closed."""
     stride = model.vae.strides[0]
     bridge = stride * max(1, order.frames // (4 * stride)) - 1  # of whole latent frames, with the first again
@@ -185,7 +204,7 @@ def _closed(model: Model, order: Order, inputs: Path, on_progress: OnProgress, j
         )
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "open.mp4"
-        made = _made(model, opened, inputs, _part(on_progress, 0.0, 0.5), journal)
+        made = _drawn(model, opened, inputs, character, _part(on_progress, 0.0, 0.5), journal)
         keep_open(clip, made.recipe, made.pieces)
         task = _task("loop", clip)
         recipe = continuations.settle(model, _request(order, bridge), task)
@@ -260,5 +279,6 @@ def lineage(order: Order) -> dict[str, Any]:
 def _public(recipe: Recipe) -> Recipe:
     """The recipe without the places where this server keeps its files."""
     image, last_image = (path and Path(path).name for path in (recipe.image, recipe.last_image))
+    references = tuple(replace(one, image=Path(one.image).name) for one in recipe.references)
     task = recipe.task and replace(recipe.task, clip=Path(recipe.task.clip).name)
-    return replace(recipe, image=image, last_image=last_image, task=task)
+    return replace(recipe, image=image, last_image=last_image, references=references, task=task)

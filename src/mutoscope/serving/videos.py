@@ -84,8 +84,6 @@ async def create_video(request: Request) -> Response:
         for index, (_, data) in enumerate(cast):
             await inputs.add_picture(data, f"character-{index}.png", f"characters.{index}.id")
         first = await picture(request, received, asked.input_reference, "input_reference")
-        if first is None and len(cast) == 1:
-            first = cast[0][1]
         last = await picture(request, received, asked.last_frame, "last_frame")
         if first is not None:
             await inputs.add_picture(first, "first.png", "input_reference")
