@@ -1,6 +1,6 @@
 """Success against sampling steps, for flow and epsilon, and against the guidance scale: tables and plots.
 
-    python benchmarks/curves.py FLOW_MODEL EPSILON_MODEL [--clips 48] [-o docs/images]
+    python benchmarks/curves.py FLOW_MODEL EPSILON_MODEL [--clips 48] [--frames 17] [-o docs/images]
 
 Prompts are short captions of fresh one-object scenes; a clip succeeds when the oracle finds every stated fact. The same
 prompts and seeds serve every point of every curve.
@@ -22,7 +22,6 @@ from mutoscope.world.scene import SceneMix, View, sample_scene
 STEPS = (4, 8, 16, 32, 64)
 SCALES = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 SCALE_STEPS = 16  # of the sampler, for the curve against guidance
-VIEW = View(64, 64, 17)
 BATCH = 16
 WIDTH, HEIGHT, LEFT, TOP = 520, 300, 52, 20
 COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98")
@@ -30,24 +29,24 @@ COLOURS = ("#c0392b", "#2471a3", "#1e8449", "#b7950b", "#7d3c98")
 Point = Mapping[str, float]  # share of clips with every fact right ("all"), and of facts by kind
 
 
-def prompts_of(count: int, seed: int) -> list[str]:
+def prompts_of(count: int, seed: int, view: View) -> list[str]:
     """Short captions of fresh one-object scenes."""
     mix = SceneMix(objects=(1.0,))
     first = FRESH + (seed << 32)
-    return [caption(sample_scene(first + i, mix), VIEW, "short", i) for i in range(count)]
+    return [caption(sample_scene(first + i, mix), view, "short", i) for i in range(count)]
 
 
-def measure(model: Model, prompts: Sequence[str], steps: int, guidance: float) -> Point:
+def measure(model: Model, prompts: Sequence[str], view: View, steps: int, guidance: float) -> Point:
     """What the oracle says of one clip for each prompt; the seed is the prompt's number."""
     verdicts = []
     for start in range(0, len(prompts), BATCH):
         requests = [
             Request(
                 prompt,
-                VIEW.width,
-                VIEW.height,
-                VIEW.frames,
-                VIEW.fps,
+                view.width,
+                view.height,
+                view.frames,
+                view.fps,
                 steps=steps,
                 guidance=guidance,
                 seed=start + i,
@@ -57,7 +56,7 @@ def measure(model: Model, prompts: Sequence[str], steps: int, guidance: float) -
         ]
         clips: list[Frames] = [video.frames_THWC for video in generate_many(model, requests)]
         verdicts += [
-            judge(observe(clip, VIEW.fps), stated(request.prompt))
+            judge(observe(clip, view.fps), stated(request.prompt))
             for clip, request in zip(clips, requests, strict=True)
         ]
     return shares(verdicts)
@@ -98,22 +97,24 @@ def main() -> None:
     options.add_argument("flow")
     options.add_argument("epsilon")
     options.add_argument("--clips", type=int, default=48)
+    options.add_argument("--frames", type=int, default=17)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("-o", "--out", type=Path, default=Path("docs/images"))
     chosen = options.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    prompts = prompts_of(chosen.clips, chosen.seed)
+    view = View(64, 64, chosen.frames)
+    prompts = prompts_of(chosen.clips, chosen.seed, view)
     models = {"flow": load(chosen.flow), "epsilon": load(chosen.epsilon)}
     scale = models["flow"].card.defaults.guidance
     by_steps: dict[str, list[Point]] = {}
     for name, model in models.items():
         by_steps[name] = []
         for steps in STEPS:
-            by_steps[name].append(measure(model, prompts, steps, scale))
+            by_steps[name].append(measure(model, prompts, view, steps, scale))
             print(f"{name} {steps} steps: {json.dumps(by_steps[name][-1])}", flush=True)
     by_scale = []
     for guidance in SCALES:
-        by_scale.append(measure(models["flow"], prompts, SCALE_STEPS, guidance))
+        by_scale.append(measure(models["flow"], prompts, view, SCALE_STEPS, guidance))
         print(f"guidance {guidance:g}: {json.dumps(by_scale[-1])}", flush=True)
     plot(
         chosen.out / "steps.svg",

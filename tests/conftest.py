@@ -28,7 +28,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     if not parameter.any():
                         parameter.normal_(std=0.2)
     text = Text(train_tokenizer(["a red ball rolls to the right", "a blue box"] * 4, 300), encoder)
-    card = ModelCard(name="random", defaults=Defaults(frames=9, steps=4, guidance=3.0, sampler="euler"))
+    card = ModelCard("random", defaults=Defaults(frames=9, steps=4, guidance=3.0, sampler="euler"), led=True)
     folder = tmp_path_factory.mktemp("models") / "random"
     return save_model(folder, vae=vae, dit=dit, text=text, process=Process(), card=card)
 

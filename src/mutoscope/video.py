@@ -313,6 +313,17 @@ def to_frames(video_CTHW: "Tensor") -> np.ndarray:
     return np.ascontiguousarray(levels.byte().permute(1, 2, 3, 0).cpu().numpy())
 
 
+def leader(picture_BCTHW: "Tensor", grey: int) -> "Tensor":
+    """The strip before a film that tells whom it is about: a picture (one frame), then so many grey frames.
+
+    The grey ones say that what comes is another shot, as a clip that goes on from the picture has none.
+    """
+    import torch
+
+    blank_BCTHW = torch.zeros_like(picture_BCTHW).expand(-1, -1, grey, -1, -1)
+    return torch.cat([picture_BCTHW, blank_BCTHW], dim=2)
+
+
 def fit(video_BCTHW: "Tensor", height: int, width: int) -> "Tensor":
     """Scale to cover (height, width), without aliasing, and cut out the middle; stays in [-1, 1]."""
     import torch.nn.functional as F

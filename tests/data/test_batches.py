@@ -48,6 +48,10 @@ class FixedLatents:
             [torch.randn(shape, generator=torch.Generator().manual_seed(int(row))) for row in rows]
         )
 
+    def known(self, size, rows):
+        """Rows of LONG that are multiples of 4 have a leader."""
+        return torch.tensor([2 * (size == LONG and row % 4 == 0) for row in rows])
+
     def fps(self, size, rows):
         return torch.tensor([8.0 if row % 3 else 12.0 for row in rows])
 
@@ -137,6 +141,18 @@ def test_known_frames_are_those_of_the_mode(mode, frames):
             assert {int(known_frames(mode, 5, choose).sum()) for _ in range(60)} >= {2, 3, 4}
         counts = {int(known_frames("first_k", 5, choose).sum()) for _ in range(60)}
         assert counts == {2, 3, 4}
+
+
+def test_of_clips_with_a_leader_that_alone_is_known():
+    seen = 0
+    for step in range(1, 60):
+        for group in batches().groups(step):
+            for row, unknown_T, sigma_T in zip(group.rows, group.unknown_BT, group.sigma_BT, strict=True):
+                if group.size == LONG and row % 4 == 0:
+                    assert unknown_T.tolist() == [False] * 2 + [True] * 3
+                    assert sigma_T[:2].max() <= ConditionMix().noise
+                    seen += 1
+    assert seen > 10
 
 
 def test_known_frames_carry_little_noise_and_no_loss():

@@ -20,13 +20,15 @@ from mutoscope.data.latents import (
     filmed,
     fingerprint,
     read_captions,
+    with_leader,
 )
 from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.video import Video, to_frames, write_video
 from mutoscope.world.captions import caption
+from mutoscope.world.portrait import last_shot, plainer, portrait
 from mutoscope.world.render import render
-from mutoscope.world.scene import View, sample_scene
+from mutoscope.world.scene import SceneMix, View, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,52 @@ def test_several_caches_read_as_one(vae, tmp_path):
         Latents.named([], vae)
     with pytest.raises(InputError, match=r"third keeps .* wordings"):
         Latents(folders[0], fewer)
+
+
+def test_led_clips_are_behind_a_portrait_that_is_known(vae, tmp_path):
+    led = config(
+        tmp_path / "led",
+        led=True,
+        mix=SceneMix(plays={"plain": 0.5, "story": 0.5}),
+        buckets=(Bucket(13, 32, 32, 6),),
+    )
+    plain = encode(vae, config(tmp_path / "plain", buckets=(Bucket(13, 32, 32, 2),)))
+    cache, size = Latents(plain, encode(vae, led), vae=vae), Size(13, 32, 32)
+    assert cache.led
+    assert not Latents(plain).led
+    assert cache.known(size, range(8)).tolist() == [0] * 2 + [2] * 6
+    hats = 0
+    for row in range(2, 8):
+        (seed,) = cache.ids(size, [row])
+        scene = sample_scene(seed, led.mix)
+        video_BCTHW = with_leader([scene], View(32, 32, 13), torch.device("cpu"))
+        assert video_BCTHW.shape == (1, 3, 13, 32, 32)
+        assert torch.equal(video_BCTHW[:, :, :1], render([portrait(scene)], View(32, 32, 1)))
+        assert not video_BCTHW[:, :, 1:5].any()
+        assert torch.equal(video_BCTHW[:, :, 5:], render([last_shot(scene)], View(32, 32, 8)))
+        with torch.no_grad():
+            expected = vae.encode(video_BCTHW)
+        assert (cache.latents(size, [row]) - expected).abs().max() < 4e-3 * expected.abs().max()
+        told, view = last_shot(scene), View(32, 32, 8)
+        assert cache.caption(size, row, "medium", 0) == caption(told, view, "medium", 0)
+        assert cache.caption(size, row, "medium", 1) == caption(plainer(told), view, "medium", 1)
+        hats += "hat" in cache.caption(size, row, "detailed", 0)
+        assert "hat" not in cache.caption(size, row, "detailed", 1)
+    assert hats
+    with pytest.raises(InputError, match="more than the 5 frames of their leader"):
+        config(tmp_path, led=True)
+    with pytest.raises(InputError, match="led is for whole frames of the world"):
+        config(tmp_path, led=True, crop=1.5)
+
+
+def test_a_cache_that_was_begun_before_an_option_goes_on(vae, tmp_path):
+    folder = encode(vae, config(tmp_path))
+    index = json.loads((folder / "index.json").read_text())
+    index["asked"] = {name: value for name, value in index["asked"].items() if name not in ("crop", "led")}
+    (folder / "index.json").write_text(json.dumps(index))
+    assert encode(vae, config(tmp_path)) == folder
+    with pytest.raises(InputError, match="another crop"):
+        encode(vae, config(tmp_path, crop=1.5))
 
 
 def test_what_does_not_fit_is_refused(vae, tmp_path):

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mutoscope.diffusion.fixed_shift import FixedShift
 from mutoscope.errors import InputError
 from mutoscope.generation.request import Request, file_sha256, fill
 from mutoscope.generation.storyboard import (
@@ -101,7 +100,7 @@ def test_a_character_leads_its_shot(model: Model, clip: Path, tmp_path: Path) ->
     told = shown.recipe["storyboard"]["cards"][1]
     assert (told["character"], told["sha256"]) == (str(picture), file_sha256(picture))
     assert len(list((tmp_path / "parts").iterdir())) == 3  # the first shot is the same in both
-    elsewhere = replace(model, process=FixedShift())
+    elsewhere = replace(model, card=replace(model.card, led=False))
     (_, card, _) = settled(elsewhere, led, fill(Request(width=32, height=32), model.card.defaults)).cards
     assert (card.image, card.character) == (str(picture), None)
 

@@ -227,7 +227,7 @@ class Batches:
         mine = rows[self.share]
         latent_BCTHW = self.latents.latents(size, mine).to(self.device)
         sigma_BT, unknown_BT = self._noise_levels(
-            len(rows), latent_BCTHW.shape[2], size.tokens, choose, generator
+            self.latents.known(size, rows), latent_BCTHW.shape[2], size.tokens, choose, generator
         )
         prompts = self._prompts(size, rows, choose, np.random.SeedSequence((self.seed, 3, step, part)))
         noise_BCTHW = torch.randn((len(rows), *latent_BCTHW.shape[1:]), generator=generator)
@@ -260,12 +260,14 @@ class Batches:
         )
 
     def _noise_levels(
-        self, clips: int, frames: int, tokens: int, choose: np.random.Generator, generator: torch.Generator
+        self, led_B: Tensor, frames: int, tokens: int, choose: np.random.Generator, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """sigma_BT and unknown_BT."""
-        mix = self.config.conditions
+        """sigma_BT and unknown_BT. Of clips with a leader, led_B latent frames, that is all that is known."""
+        mix, clips = self.config.conditions, len(led_B)
         modes = [MODES[i] for i in stratified_choice(mix.weights, clips, choose)]
         known_BT = torch.from_numpy(np.stack([known_frames(mode, frames, choose) for mode in modes]))
+        led_BT = torch.arange(frames) < led_B[:, None]
+        known_BT = torch.where(led_B[:, None] > 0, led_BT, known_BT)
         sigma_B = self.process.sample_sigma(clips, generator, tokens)
         own_BT = self.process.sample_sigma(clips * frames, generator, tokens).view(clips, frames)
         independent_B = torch.tensor([mode == "independent" for mode in modes])

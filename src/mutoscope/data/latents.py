@@ -28,13 +28,16 @@ from mutoscope.config import read_table, to_dict, write_json
 from mutoscope.errors import InputError
 from mutoscope.files import unwritable, write_atomically
 from mutoscope.models.vae import VAE
-from mutoscope.video import Video, fit, fit_frames_rate, read_video, to_tensor
+from mutoscope.video import Video, fit, fit_frames_rate, leader, read_video, to_tensor
 from mutoscope.world.captions import Kind, caption
+from mutoscope.world.portrait import last_shot, plainer, portrait
 from mutoscope.world.render import render
 from mutoscope.world.scene import Scene, SceneMix, View, sample_scene
 
 KINDS: tuple[Kind, ...] = ("detailed", "medium", "short", "alt")
 DECODING = ("decoder.", "shortcut_out.")  # parts of a VAE that latents do not depend on
+LEADER = 5  # frames before a led clip: a portrait, and a latent frame of grey
+ADDED = {"crop": 1.0, "led": False}  # what caches that were begun before these options have
 CLIP_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".gif", ".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -86,7 +89,9 @@ class EncodeConfig:
     source is "world" or a folder of clips with captions. World scenes have the seeds (seed << 32) + 0, 1,
     2, ..., so that different `seed`s never share a scene. variants: how many wordings of each kind of
     caption to keep. crop: square clips of the world are cut from frames so many times as wide, or as high by
-    turns, at a place that the seed draws, as in a training set of square crops; 1 cuts nothing.
+    turns, at a place that the seed draws, as in a training set of square crops; 1 cuts nothing. led: each clip of the
+    world begins with a `leader`, a portrait of somebody in it, which training takes as known; a story is its last shot,
+    and every second wording leaves hats and eyes to the portrait.
     """
 
     model: str
@@ -102,6 +107,7 @@ class EncodeConfig:
     batch: int = 32  # clips in the VAE at once
     bad: float = 0.3  # largest share of unreadable files that is put up with
     crop: float = 1.0
+    led: bool = False
 
     def __post_init__(self) -> None:
         if not self.buckets:
@@ -114,6 +120,14 @@ class EncodeConfig:
             raise InputError("encode: piece and batch must be at least 1, seed from 0 to 2**30 - 1.")
         if not 1 <= self.crop <= 4:
             raise InputError(f"encode: crop is {self.crop:g}: it lies in 1 (whole frames) to 4.")
+        if self.led and (self.crop != 1 or self.source != "world"):
+            raise InputError(
+                'encode: led is for whole frames of the world: leave crop out, and source at "world".'
+            )
+        if self.led and min(bucket.frames for bucket in self.buckets) <= LEADER:
+            raise InputError(
+                f"encode: led clips need more than the {LEADER} frames of their leader: take longer ones."
+            )
 
 
 class Encoded(NamedTuple):
@@ -192,7 +206,8 @@ def _begin(folder: Path, config: EncodeConfig, vae_sha256: str) -> dict[str, Any
     index = read_index(folder)
     if index["vae_sha256"] != vae_sha256:
         raise InputError(f"{folder} holds latents of another VAE: give an empty folder, or delete this one.")
-    if differing := sorted(key for key in asked if index["asked"].get(key) != asked[key]):
+    begun = ADDED | index["asked"]
+    if differing := sorted(key for key in asked if begun.get(key) != asked[key]):
         raise InputError(
             f"{folder} was begun with another {', '.join(differing)}: give an empty folder, or delete it."
         )
@@ -244,19 +259,33 @@ class WorldPiece:
         view = View(bucket.width, bucket.height, bucket.frames, bucket.fps)
         # Motions are staged for as long as the clip lasts, so that longer clips stay as lively and in view.
         mix = replace(config.mix, seconds=max(config.mix.seconds, (bucket.frames - 1) / bucket.fps))
+        told_view = replace(view, frames=view.frames - LEADER) if config.led else view
         latents, texts = [], []
         for start in range(0, len(self.seeds), config.batch):
             scenes = [sample_scene(seed, mix) for seed in self.seeds[start : start + config.batch]]
-            latents.append(vae.encode(filmed(scenes, view, config.crop, device)).half().cpu())
+            if config.led:
+                video_BCTHW = with_leader(scenes, view, device)
+                scenes = [last_shot(scene) for scene in scenes]
+            else:
+                video_BCTHW = filmed(scenes, view, config.crop, device)
+            latents.append(vae.encode(video_BCTHW).half().cpu())
             texts += [
                 [
-                    caption(scene, view, kind, variant)
+                    caption(plainer(scene) if config.led and variant % 2 else scene, told_view, kind, variant)
                     for kind in KINDS
                     for variant in range(config.variants[kind])
                 ]
                 for scene in scenes
             ]
         yield Encoded(bucket.size, torch.cat(latents), [bucket.fps] * len(self), list(self.seeds), texts)
+
+
+def with_leader(scenes: Sequence[Scene], view: View, device: torch.device) -> Tensor:
+    """video_BCTHW of the last shots of scenes, each behind a portrait of somebody in it."""
+    portrait_BCTHW = render([portrait(scene) for scene in scenes], replace(view, frames=1), device)
+    rest = replace(view, frames=view.frames - LEADER)
+    clip_BCTHW = render([last_shot(scene) for scene in scenes], rest, device)
+    return torch.cat([leader(portrait_BCTHW, LEADER - 1), clip_BCTHW], dim=2)
 
 
 def filmed(scenes: Sequence[Scene], view: View, crop: float, device: torch.device) -> Tensor:
@@ -440,6 +469,7 @@ class Latents:
             size: np.cumsum([0, *(clips for _, clips in files)]) for size, files in self._files.items()
         }
         self._shards: dict[Path, Shard] = {}
+        self._led = {folder for folder, index in zip(folders, indices) if index["asked"].get("led")}
         self._first = dict(zip(KINDS, np.cumsum([0, *(self.variants[kind] for kind in KINDS)])))
         if not self._files:
             raise InputError(
@@ -468,6 +498,11 @@ class Latents:
         return Latents(*map(Path, [names] if isinstance(names, str) else names), vae=vae)
 
     @property
+    def led(self) -> bool:
+        """Whether there are clips with a leader."""
+        return bool(self._led)
+
+    @property
     def sizes(self) -> list[Size]:
         return sorted(self._files)
 
@@ -486,6 +521,11 @@ class Latents:
     def fps(self, size: Size, rows: Sequence[int]) -> Tensor:
         """Frames per second of the videos, (B,)."""
         return torch.stack([shard.fps_B[i] for shard, i in (self._place(size, row) for row in rows)])
+
+    def known(self, size: Size, rows: Sequence[int]) -> Tensor:
+        """Latent frames at the beginning that are never made, those of a leader, (B,)."""
+        led = [self._file(size, row)[0].parent in self._led for row in rows]
+        return torch.tensor(led) * ((LEADER - 1) // 4 + 1)
 
     def ids(self, size: Size, rows: Sequence[int]) -> list[int]:
         """World seeds, or numbers of files."""
@@ -506,11 +546,16 @@ class Latents:
                     yield self.caption(size, row, kind, variant)
 
     def _place(self, size: Size, row: int) -> tuple[Shard, int]:
+        path, place = self._file(size, row)
+        return self._shard(path), place
+
+    def _file(self, size: Size, row: int) -> tuple[Path, int]:
+        """The file of a row, and its place there."""
         starts = self._starts[size]
         if not 0 <= row < starts[-1]:
             raise IndexError(f"row {row} of {starts[-1]} clips of {size}")
         number = int(np.searchsorted(starts, row, side="right")) - 1
-        return self._shard(self._files[size][number][0]), int(row - starts[number])
+        return self._files[size][number][0], int(row - starts[number])
 
     def _shard(self, path: Path) -> Shard:
         if path not in self._shards:

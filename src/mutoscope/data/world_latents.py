@@ -54,6 +54,7 @@ class WorldLatents:
         self.sizes = sorted(set(sizes))
         self.variants = dict.fromkeys(KINDS, 1)
         self.skipped: list[str] = []
+        self.led = False  # no clip is behind a portrait
         self.vae_sha256 = fingerprint(vae)
         self.channels = vae.latent_channels
         self._maker = RowMaker(data.workers, KINDS)
@@ -83,6 +84,10 @@ class WorldLatents:
     def fps(self, size: Size, rows: Sequence[int]) -> Tensor:
         """Frames per second of the videos, (B,)."""
         return torch.full((len(rows),), self.data.fps)
+
+    def known(self, size: Size, rows: Sequence[int]) -> Tensor:
+        """Latent frames at the beginning that are never made: none here, (B,)."""
+        return torch.zeros(len(rows), dtype=torch.int64)
 
     def ids(self, size: Size, rows: Sequence[int]) -> list[int]:
         """World seeds."""

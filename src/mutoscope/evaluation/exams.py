@@ -14,6 +14,7 @@ from mutoscope.world.captions import Kind, caption, parse
 from mutoscope.world.facts import Fact, truth
 from mutoscope.world.palette import VISIBLE_ON
 from mutoscope.world.physics import straight
+from mutoscope.world.portrait import last_shot
 from mutoscope.world.scene import (
     COLOURS,
     EXTENTS,
@@ -236,11 +237,6 @@ def repainted(scene: Scene) -> Scene:
     ]
     first = replace(first, colour=str(choose.choice(colours)))
     return replace(scene, shots=(replace(shot, bodies=(first, *rest)), *others))
-
-
-def last_shot(story: Scene) -> Scene:
-    """The last shot of a story, as a scene of its own."""
-    return replace(story, shots=(replace(story.shots[-1], start=0.0),))
 
 
 def with_strange_words(text: str) -> str:

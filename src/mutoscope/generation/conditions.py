@@ -14,7 +14,7 @@ from torch import Tensor
 from mutoscope.errors import InputError
 from mutoscope.generation.request import Grid, KeyFrame, Recipe, file_sha256
 from mutoscope.models.vae import VAE
-from mutoscope.video import fit, read_video, to_tensor
+from mutoscope.video import fit, leader, read_video, to_tensor
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def of_recipe(vae: VAE, recipe: Recipe, grid: Grid) -> Condition:
     """
     known: dict[int, Tensor] = {}
     if recipe.lead:
-        known[0] = held(recipe, grid)
+        known[0] = lead(recipe, grid)
     if recipe.image is not None:
         known[0] = picture(recipe.image, recipe.image_sha256, recipe, grid)
     if recipe.last_image is not None:
@@ -112,11 +112,10 @@ def key_place(recipe: Recipe, frame: KeyFrame, grid: Grid) -> int:
     return -(-(recipe.lead + index) // grid.strides[0])
 
 
-def held(recipe: Recipe, grid: Grid) -> Tensor:
-    """The reference of a recipe as the shot before the clip: held all its lead but the latent frame with the cut."""
+def lead(recipe: Recipe, grid: Grid) -> Tensor:
+    """What is shown before the clip of a recipe with a reference: its picture, as a `leader`."""
     (reference,) = recipe.references
-    still_BCTHW = picture(reference.image, reference.sha256, recipe, grid)
-    return still_BCTHW.expand(-1, -1, recipe.lead - grid.strides[0], -1, -1)
+    return leader(picture(reference.image, reference.sha256, recipe, grid), recipe.lead - 1)
 
 
 def together(conditions: Sequence[Condition]) -> Condition:

@@ -60,8 +60,8 @@ class Shown:
     references: int = 0
 
 
-LEAD = 3
-"""Latent frames, besides the first one, of the shot before the clip: two of the held picture, and one to cut in."""
+LEAD = 1
+"""Latent frames before the clip, besides the first one, which is the reference: grey ones, as in training."""
 
 
 def introduced(model: Model, request: Request) -> Request:
@@ -69,19 +69,17 @@ def introduced(model: Model, request: Request) -> Request:
     if request.character is None:
         return request
     dit: nn.Module = one_of(model.dit)
-    if isinstance(dit, VaceDiT) or learned_stories(model):
+    if isinstance(dit, VaceDiT) or model.card.led:
         return replace(request, character=None, references=(request.character,))
     return replace(request, character=None, image=request.character)
 
 
 def led(model: Model, recipe: Recipe) -> Recipe:
-    """The recipe with the lead of its reference, for models that see it as a shot before the clip.
+    """The recipe with the lead of its reference, for models that are shown it before the clip (see `video.leader`).
 
-    A clip of several shots keeps its character, as stories of the world do; of such a clip the model is given the first
-    shot, the picture held, and makes the next. It cuts as soon as the prompt tells of another place. Raises InputError
-    for several references, or other pictures beside it.
+    Raises InputError for several references, or other pictures beside it.
     """
-    if not recipe.references or not learned_stories(model):
+    if not recipe.references or not model.card.led:
         return recipe
     if len(recipe.references) > 1:
         raise InputError(
@@ -92,11 +90,6 @@ def led(model: Model, recipe: Recipe) -> Recipe:
             f"{model.card.name} takes a reference picture or frames of the clip; leave one of them out."
         )
     return replace(recipe, lead=1 + LEAD * model.vae.strides[0])
-
-
-def learned_stories(model: Model) -> bool:
-    """Whether a model has seen clips of several shots with some of them given: those that are trained here have."""
-    return not isinstance(model.process, FixedShift)
 
 
 def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condition | None) -> Shown | None:

@@ -37,7 +37,7 @@ from mutoscope.generation.sampling import (
     integrate,
     told_exactly,
 )
-from mutoscope.generation.shown import guide_by, learned_stories, led
+from mutoscope.generation.shown import guide_by, led
 from mutoscope.generation.windows import counted, window
 from mutoscope.video import Video, fit_frames_rate, read_video, to_tensor
 from mutoscope.weights.store import Model
@@ -102,7 +102,7 @@ def make_storyboard(
 def settled(model: Model, board: Storyboard, recipe: Recipe) -> Storyboard:
     """The board with nothing left open, its files named by their sha256 too.
 
-    For models that have not learned stories, a character is the first frame of its shot.
+    For models that know no leaders, a character is the first frame of its shot.
 
     Raises InputError for a file that cannot be read or is not the one that the board was made from.
     """
@@ -114,7 +114,7 @@ def settled(model: Model, board: Storyboard, recipe: Recipe) -> Storyboard:
             raise InputError(
                 f"{name} of the card at {card.at:g} s is not the file that the clip was made from; put that back."
             )
-        if card.character is not None and not learned_stories(model):
+        if card.character is not None and not model.card.led:
             card = replace(card, image=card.character, character=None)
         cards.append(replace(card, at=float(card.at), sha256=digest))
     return Storyboard(
@@ -169,7 +169,7 @@ def make_shot(
 ) -> Tensor:
     """Latents of one shot and its lead, BCTHW, window after window."""
     grid, stride = grid_of(model, part), model.vae.strides[0]
-    known: dict[int, Tensor] = {0: conditions.held(part, grid)} if part.lead else {}
+    known: dict[int, Tensor] = {0: conditions.lead(part, grid)} if part.lead else {}
     for card, frames_THWC in cards:
         begin = round(card.at * part.fps) - shot.start
         if frames_THWC is not None:

@@ -482,10 +482,10 @@ def validate(run: Run) -> dict[str, float]:
             noise_BCTHW = torch.randn(z0_BCTHW.shape, generator=generator).to(run.device)
             prompts = tuple(latents.caption(size, row, "medium", 0) for row in rows)
             text_BLD, mask_BL = run.text(prompts)
-            total = 0.0
+            known_B, total = latents.known(size, rows), 0.0
             for level in levels:
-                sigma_BT = level.expand(len(rows), z0_BCTHW.shape[2])
-                unknown_BT = torch.ones_like(sigma_BT, dtype=torch.bool)
+                unknown_BT = (torch.arange(z0_BCTHW.shape[2]) >= known_B[:, None]).to(run.device)
+                sigma_BT = level * unknown_BT
                 fps_B = latents.fps(size, rows).to(run.device)
                 group = Group(size, tuple(rows), prompts, z0_BCTHW, noise_BCTHW, sigma_BT, unknown_BT, fps_B)
                 predictions = predict(run.dit, [group], process, text_BLD, mask_BL, "bucketed")
@@ -583,7 +583,7 @@ def finish(run: Run, seconds: float) -> Path:
                 dit=dit.eval(),
                 text=Text(run.text.tokenizer, encoder),
                 process=config.process,
-                card=ModelCard(name=config.size, training=training),
+                card=ModelCard(name=config.size, training=training, led=run.batches.latents.led),
             )
     run.ranks.wait()
     say(f"{path}: {run.step} steps in {clock(seconds)}, validation {validation}.")

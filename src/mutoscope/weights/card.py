@@ -31,6 +31,7 @@ class ModelCard:
 
     training: how the weights came about (config, steps, hardware, date, results), free in form.
     sha256: of everything that decides the pixels (architecture, process, weights); filled in by `save_model`.
+    led: whether it has learned clips behind a portrait of somebody in them (see `video.leader`): it takes references.
     """
 
     name: str
@@ -38,3 +39,4 @@ class ModelCard:
     defaults: Defaults = field(default_factory=Defaults)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
+    led: bool = False
