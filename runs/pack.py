@@ -1,15 +1,17 @@
 """Pack a trained model for the package: weights in half precision, with the VAE and the training records of both.
 
-python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model src/mutoscope/weights/tiny --guidance 2 \
+python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model out/tiny-nine --guidance 2 \
     --captioner out/captioner-tiny-leg2/model --candidates 4
 
-The VAE may be the one that the DiT was trained on, or that one with its decoder trained on.
+The VAE may be the one that the DiT was trained on, or that one with its decoder trained on. VAE and captioner may come
+from a packed model.
 """
 
 import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,15 +32,17 @@ def main(
     model = load(model_folder, "cpu")
     vae = load_vae(vae_folder, "cpu")
     refuse_another_encoder(model.vae, vae, model_folder)
-    training = {"dit": model.card.training, "vae": read_card(vae_folder).training}
-    if training["vae"]["config"].get("decoder_of"):  # its encoder came about elsewhere
+    training = {"dit": model.card.training, "vae": record_of(vae_folder, "vae")}
+    if "decoder" in read_card(vae_folder).training:
+        training["decoder"] = record_of(vae_folder, "decoder")
+    elif training["vae"]["config"].get("decoder_of"):  # its encoder came about elsewhere
         training["decoder"] = training["vae"]
-        training["vae"] = read_card(model.card.training["config"]["vae"]).training
+        training["vae"] = record_of(model.card.training["config"]["vae"], "vae")
     narrator: Narrator | None = None
     if captioner_folder is not None:
         captioner = load_captioner(captioner_folder, "cpu")
         refuse_another_encoder(captioner.vae, vae, captioner_folder)
-        narrator, training["captioner"] = captioner.narrator, captioner.card.training
+        narrator, training["captioner"] = captioner.narrator, record_of(captioner_folder, "captioner")
     defaults = replace(model.card.defaults, guidance=guidance, candidates=candidates)
     storage: dict[Part, Storage] = {"vae": "fp16", "dit": matrices, "text": matrices, "captioner": "fp16"}
     path = save_model(
@@ -53,6 +57,12 @@ def main(
     )
     size = sum(file.stat().st_size for file in path.iterdir())
     print(f"{path}: {size / 1e6:.1f} MB")
+
+
+def record_of(folder: str, part: str) -> dict[str, Any]:
+    """The training record of a part: that of a run, or the one that a packed model keeps."""
+    training = read_card(folder).training
+    return dict(training.get(part, training))
 
 
 def refuse_another_encoder(theirs: VAE, vae: VAE, folder: str) -> None:

@@ -31,6 +31,11 @@ $mutoscope data encode configs/latents-labelled-beside.toml   # ... and more of 
 $mutoscope train captioner configs/captioner-tiny-leg2.toml --resume auto
 $mutoscope train expander configs/expander-tiny.toml --resume auto # what a prompt states -> a caption that says it
 cp out/expander-tiny/model/* src/mutoscope/weights/expander/
-.venv/bin/python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model out/tiny --guidance 2 \
+.venv/bin/python runs/pack.py out/dit-tiny-leg9/model out/decoder-tiny-leg9/model out/tiny-nine --guidance 2 \
   --captioner out/captioner-tiny-leg2/model --candidates 4         # half precision
+$mutoscope data encode configs/latents-last.toml              # falls, stories, other shapes
+$mutoscope data encode configs/latents-led.toml               # clips behind a portrait of somebody in them
+$mutoscope train dit configs/dit-tiny-leg10.toml --resume auto
+.venv/bin/python runs/pack.py out/dit-tiny-leg10/model out/tiny-nine out/tiny --guidance 2 \
+  --captioner out/tiny-nine --candidates 4
 $mutoscope evaluate out/tiny --suite quick                    # prompts -> clips -> what the oracle sees in them

@@ -9,11 +9,13 @@ import torch
 
 from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.errors import InputError
+from mutoscope.generation.cards import Card, Storyboard
 from mutoscope.generation.choice import choose, usual_candidates, with_candidates
 from mutoscope.generation.generate import generate, generate_many, resolve, sample
 from mutoscope.generation.plan import plan
 from mutoscope.generation.request import TRIAL_STEPS, Recipe, Request, request_of
 from mutoscope.generation.sampling import Sampled
+from mutoscope.generation.storyboard import make_storyboard
 from mutoscope.models.captioner import Captioner, CaptionerConfig, Narrator
 from mutoscope.weights.store import Model, load, load_captioner, load_vae, read_card, save_model
 
@@ -56,6 +58,25 @@ def test_the_clip_is_that_of_its_noise_alone(model: Model) -> None:
     assert generate(model, request_of(chosen)).recipe == video.recipe
 
 
+def test_a_shot_of_words_alone_is_the_clip_of_its_words(model: Model) -> None:
+    """With the noise that `generate` keeps, which is not the first one; later shots have noises of their own."""
+    several = with_candidates(model, 4)
+    video = generate(several, replace(ASKED, candidates=None))
+
+    def board(shots: int) -> Storyboard:
+        cards = tuple(Card(1.125 * shot, "a red ball", cut=True) for shot in range(shots))
+        return Storyboard(cards, 1.125 * shots, 32, 32, 8.0, seed=5)
+
+    alone = make_storyboard(several, board(1)).frames_THWC
+    assert np.abs(alone.astype(int) - video.frames_THWC).max() <= 1
+    assert np.abs(make_storyboard(model, board(1)).frames_THWC.astype(int) - alone).max() > 1
+    steps: list[StepInfo] = []
+    both = make_storyboard(several, board(2), on_step=lambda info: steps.append(info) is None).frames_THWC
+    assert np.array_equal(both[:9], alone)
+    assert not np.array_equal(both[9:], alone)
+    assert [info.step / info.steps for info in steps[-2:]] == [7 / 8, 1.0]  # 4 of trials, 4 of the clip
+
+
 def test_of_several_clips_each_gets_its_own(model: Model) -> None:
     asked = [
         ASKED,
@@ -81,7 +102,7 @@ def test_one_candidate_costs_nothing(model: Model, monkeypatch: pytest.MonkeyPat
 def test_trials_are_few_steps_of_the_first_window(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Recipe] = []
 
-    def watched(model: Model, parts: list[Recipe], on_step: object) -> Sampled:
+    def watched(model: Model, parts: list[Recipe], on_step: object, frame0: int) -> Sampled:
         seen.extend(parts)
         return sample(model, parts)
 

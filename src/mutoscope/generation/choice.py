@@ -47,9 +47,12 @@ def with_candidates(model: Model, count: int) -> Model:
     return replace(model, card=replace(model.card, defaults=defaults))
 
 
-def choose(model: Model, recipes: Sequence[Recipe], on_step: OnStep | None = None) -> list[Recipe]:
+def choose(
+    model: Model, recipes: Sequence[Recipe], on_step: OnStep | None = None, frame0: int = 0
+) -> list[Recipe]:
     """The recipes, each with the best of its candidates kept; those of one candidate as they are.
 
+    `frame0` is the place of the first latent frame in a longer clip, whose noise is tried.
     `on_step` is called as in `sample`; see `after_trials` for the steps of the clip itself. The model has a captioner
     if any recipe has candidates. Raises KeyboardInterrupt on Ctrl-C: nothing is made yet.
     """
@@ -59,7 +62,7 @@ def choose(model: Model, recipes: Sequence[Recipe], on_step: OnStep | None = Non
     best = [(-math.inf, recipe) for recipe in recipes]
     for indices in groups(model, parts):
         report = as_trials(on_step, trials[indices[0]][1])
-        scores = _scores(model, [parts[index] for index in indices], report)
+        scores = _scores(model, [parts[index] for index in indices], report, frame0)
         for index, score in zip(indices, scores, strict=True):
             place, recipe = trials[index]
             best[place] = max(best[place], (score, recipe), key=lambda pair: pair[0])
@@ -82,11 +85,11 @@ def _trial(model: Model, recipe: Recipe) -> Recipe:
     return recipe if span.stop == grid.frames else part_of(recipe, span, 0, grid)
 
 
-def _scores(model: Model, parts: Sequence[Recipe], on_step: OnStep | None) -> list[float]:
+def _scores(model: Model, parts: Sequence[Recipe], on_step: OnStep | None, frame0: int) -> list[float]:
     """How well each trial shows what it was told; all in one batch."""
     assert model.narrator is not None
     try:
-        sampled = sample(model, parts, on_step)
+        sampled = sample(model, parts, on_step, frame0=frame0)
     except Interrupted as interrupt:
         raise KeyboardInterrupt from interrupt
     texts = [part.expanded_prompt for part in parts]

@@ -2,8 +2,8 @@
 
 Within a shot the model is told, for each latent frame, the prompts of the cards around it: one estimate per prompt,
 mixed by nearness in time. Shots longer than a window are made in windows that share latent frames. A shot about a
-character is led by its picture (see `shown.led`). The latents of each shot are saved under a name that is a hash of all
-that decides them: what is there already is not made again.
+character is led by its picture (see `shown.led`); one of words alone has candidates, as `generate` has. The latents of
+each shot are saved under a name that is a hash of all that decides them: what is there already is not made again.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from mutoscope.errors import InputError
 from mutoscope.files import write_atomically
 from mutoscope.generation import conditions
 from mutoscope.generation.cards import Card, Shot, Storyboard, plan_shots, read_storyboard, shots_of
+from mutoscope.generation.choice import after_trials, choose, usual_candidates
 from mutoscope.generation.conditions import Condition, onto_grid
 from mutoscope.generation.continuations import LEAST, fitted, seamless, windows
 from mutoscope.generation.generate import record
@@ -132,12 +133,16 @@ def settled(model: Model, board: Storyboard, recipe: Recipe) -> Storyboard:
 
 
 def part_of(model: Model, recipe: Recipe, shot: Shot) -> Recipe:
-    """The recipe of a shot, with the lead of its character."""
+    """The recipe of a shot, with the lead of its character; a shot of words alone has candidates."""
     first = shot.cards[0]
-    part = replace(recipe, frames=shot.stop - shot.start, prompt=first.told)
-    if first.character is None:
-        return part
-    return led(model, replace(part, references=(Reference(first.character, first.sha256),)))
+    part = replace(
+        recipe, frames=shot.stop - shot.start, prompt=first.told, expanded_prompt=first.told, candidates=1
+    )
+    if first.character is not None:
+        part = led(model, replace(part, references=(Reference(first.character, first.sha256),)))
+    if len(shot.cards) == 1 and first.image is None and first.clip is None:
+        part = replace(part, candidates=usual_candidates(model, part))
+    return part
 
 
 def clip_of(card: Card, shot: Shot, recipe: Recipe) -> np.ndarray | None:
@@ -187,6 +192,8 @@ def make_shot(
             known[conditions.key_place(part, frame, grid)] = conditions.picture(card.image, None, part, grid)
     condition = conditions.frames(model.vae, grid, known)
     latent_BCTHW, mask_BT = condition.latent_BCTHW, condition.mask_BT
+    (part,) = choose(model, [part], on_step, frame0)
+    on_step = after_trials(on_step, part)
     share_PT, prompts = shares(shot, grid.frames, stride, part.fps, part.lead)
     spans = windows(mask_BT[0].tolist(), window(model, LEAST), HISTORY)
     for index, span in enumerate(spans):
