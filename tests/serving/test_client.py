@@ -159,7 +159,7 @@ def test_edit_by_id_by_file_and_by_the_repaired_client(
             repaired.videos.edit(prompt="x", video={"id": made.id}),
         ]
     assert [edit.edited_from_video_id for edit in edits] == [None, made.id, made.id]  # type: ignore[attr-defined]
-    assert [edit.strength for edit in edits] == [0.75, 0.5, 0.5]  # type: ignore[attr-defined]
+    assert [edit.strength for edit in edits] == [0.9, 0.75, 0.75]  # type: ignore[attr-defined]
     for edit in edits:
         done = client.videos.poll(edit.id)
         assert (done.status, done.seconds, done.size) == ("completed", made.seconds, made.size), done.error

@@ -42,7 +42,7 @@ def restyle(
     *,
     strength: Annotated[
         str, typer.Option(metavar="N", help="How much to change: 0 to 1, or subtle, mild or strong.")
-    ] = "0.6",
+    ] = "strong",
     making: Making,
     drawing: Drawing,
 ) -> None:

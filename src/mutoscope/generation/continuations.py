@@ -33,6 +33,7 @@ from mutoscope.generation.plan import refuse_what_does_not_fit
 from mutoscope.generation.request import (
     FPS,
     FRAMES,
+    STRENGTHS,
     Recipe,
     Request,
     Task,
@@ -111,7 +112,11 @@ def loop(model: Model, clip: Path, request: Request, on_step: OnStep | None = No
 
 
 def edit(
-    model: Model, clip: Path, request: Request, strength: float = 0.5, on_step: OnStep | None = None
+    model: Model,
+    clip: Path,
+    request: Request,
+    strength: float = STRENGTHS["mild"],
+    on_step: OnStep | None = None,
 ) -> Video:
     """The clip drawn again to the prompt of `request`, from its latents noised to the level `strength`.
 
@@ -138,7 +143,11 @@ def inpaint(
 
 
 def restyle(
-    model: Model, clip: Path, request: Request, strength: float = 0.6, on_step: OnStep | None = None
+    model: Model,
+    clip: Path,
+    request: Request,
+    strength: float = STRENGTHS["strong"],
+    on_step: OnStep | None = None,
 ) -> Video:
     """The clip drawn again with its own prompt, where it carries one, followed by the words of `request`."""
     task = Task("restyle", str(clip), file_sha256(clip), strength=strength)
