@@ -58,6 +58,17 @@ def test_a_long_prompt_is_planned() -> None:
         (4, "a star at night"),
     ]
     assert [card.cut for card in board.cards] == [None, None, True]
+    board = plan_shots("A red ball and a box roll. Then they stop, then it is at night, cut to: it falls", 8)
+    assert [card.prompt for card in board.cards] == [
+        "A red ball and a box roll",
+        "A red ball and a box stop",
+        "A red ball is at night",
+        "A red ball falls",
+    ]
+    assert [card.prompt for card in plan_shots("a dog runs, then it sleeps", 4).cards] == [
+        "a dog runs",
+        "it sleeps",
+    ]
     with pytest.raises(InputError, match="no shot"):
         plan_shots("Then.", 3)
 

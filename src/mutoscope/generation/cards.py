@@ -7,17 +7,23 @@ with `cut = true`; else what the card before shows turns into it. Nothing here n
 import math
 import re
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 from mutoscope.config import load_config
 from mutoscope.errors import InputError
+from mutoscope.world.words import SHAPE_WORDS
 
 NEAR = 1.0
 """A card closer than this after the one before, in seconds, is a hard cut."""
 
 SPLIT = re.compile(
     r"[.;,]?\s*\b(?:and\s+)?(?:then|next|after that|afterwards|finally|cut to|at last)\b[,:]?\s*|\n+", re.I
+)
+PRONOUN = re.compile(r"^\s*(?P<one>it|he|she)\b|^\s*they\b", re.I)
+THING = re.compile(
+    rf"^.*?\b(?:{'|'.join(sorted(map(re.escape, chain(*SHAPE_WORDS.values())), key=len, reverse=True))})s?\b",
+    re.I,
 )
 LEAD = re.compile(r"^\s*(?:first(?:ly)?|to begin with|shot \d+|\d+[.)])\s*[,:]?\s*", re.I)
 
@@ -124,13 +130,14 @@ def read_storyboard(path: Path) -> Storyboard:
 def plan_shots(prompt: str, seconds: float) -> Storyboard:
     """A long prompt, "First ..., then ...", as cards of equal length; "cut to" makes a cut.
 
-    Raises InputError for an empty prompt.
+    Each card is told alone, so "it" becomes what the card before is about. Raises InputError for an empty prompt.
     """
-    pieces, begin, cut = [], 0, False
+    pieces: list[tuple[str, bool]] = []
+    begin, cut = 0, False
     for mark in [*SPLIT.finditer(prompt), None]:
         text = LEAD.sub("", prompt[begin : mark.start() if mark else None]).strip(" .,;\n")
         if text:
-            pieces.append((text, cut))
+            pieces.append((meant(text, pieces[-1][0] if pieces else ""), cut))
         if mark:
             begin, cut = mark.end(), "cut to" in mark.group().lower()
     if not pieces:
@@ -140,6 +147,27 @@ def plan_shots(prompt: str, seconds: float) -> Storyboard:
         Card(round(index * length, 3), text, cut=cut or None) for index, (text, cut) in enumerate(pieces)
     ]
     return Storyboard(tuple(cards), seconds)
+
+
+def meant(text: str, before: str) -> str:
+    """The text with the thing, or things, of the one before in place of the pronoun that it begins with.
+
+    >>> meant("it stops", "a red ball rolls past a box")
+    'a red ball stops'
+    >>> meant("they stop at night", "a red ball and a box roll")
+    'a red ball and a box stop at night'
+    """
+    pronoun = PRONOUN.match(text)
+    named = THING.match(before)
+    if pronoun is None or named is None:
+        return text
+    subject = named[0]
+    if not pronoun["one"]:
+        while more := re.match(
+            rf"\s*(?:,|and|,\s*and)\s+{THING.pattern.removeprefix('^')}", before[len(subject) :], re.I
+        ):
+            subject += more[0]
+    return subject + text[pronoun.end() :]
 
 
 def shots_of(board: Storyboard, fps: float) -> list[Shot]:
