@@ -84,6 +84,16 @@ def test_a_character_from_another_clip_keeps_its_size() -> None:
     assert cuts.identity(np.full_like(clip, 200), question)["size_apart"] == cuts.GONE
 
 
+def test_a_character_that_stays_where_its_picture_is_is_noticed() -> None:
+    question, clip = asked("P7_named", seed=5)
+    assert question.source is not None
+    assert question.source.shots[0].background != question.scene.shots[0].background
+    (stayed,) = true_clips([replace(question, scene=question.source)])
+    assert cuts.identity(clip, question)["elsewhere"] == 1.0
+    measured = cuts.identity(stayed[: len(cuts.shots_of(stayed)[0])], question)
+    assert (measured["elsewhere"], measured["identity"]) == (0.0, 1.0)
+
+
 def test_a_square_crop_cuts_the_subject() -> None:
     exam = next(exam for exam in SUITES["full"] if exam.name == "P8_21by9")
     wide = questions(replace(exam, count=6), VIEW, 11)

@@ -36,21 +36,26 @@ def identity(frames_THWC: Frames, question: Question) -> dict[str, float]:
     """cuts: whether there are as many shots as told. identity: whether, besides, each shows the told character.
 
     colour_kept, shape_kept, hat_kept: in which share of the shots that is so of the largest object, and of its hat.
-    size_apart: of a character that is taken from another clip, how many times it has doubled or halved its area, up
-    to GONE; its size in the first shot of that clip is the one to keep.
+    Of a character that is taken from another clip, size_apart: how many times it has doubled or halved its area, up
+    to GONE; its size in the first shot of that clip is the one to keep. elsewhere: share of the shots where it is told.
     """
     takes = question.scene.takes(question.view)
     body = takes[0][0].bodies[0]
     shots = shots_of(frames_THWC)
-    right, sizes = [], []
+    right, sizes, places = [], [], []
     for shot in shots:
-        objects = observe(shot, question.view.fps).objects
+        seen = observe(shot, question.view.fps)
+        objects, told = seen.objects, takes[0][0].background
+        places.append(seen.background == told)
         largest = _largest(objects)
         sizes.append(0.0 if largest is None else largest.track.usual_area)
         right.append((*_same(largest, body.colour, body.shape), _wears(objects, largest, body.hat)))
     colour, shape, hat = np.array(right, np.float64).mean(0).tolist()
     as_told = len(shots) == len(takes)
-    kept = {} if question.source is None else {"size_apart": _apart(float(np.median(sizes)), question)}
+    kept: dict[str, float] = {}
+    if question.source is not None:
+        kept["size_apart"] = _apart(float(np.median(sizes)), question)
+        kept["elsewhere"] = float(np.mean(places))
     return {
         "cuts": float(as_told),
         "identity": float(as_told and colour == shape == 1.0),
