@@ -48,7 +48,7 @@ VERBS = (
     ("another", 'generate "a blue box slides to the left" --seed 2 -o box.mp4'),
     ("a picture", 'generate "a large purple star stands still" --frames 1 --seed 4 -o star.png'),
     ("animate it", 'generate "a large purple star floats up" --image star.png --seed 1 -o up.mp4'),
-    ("there and back", 'generate "a star moves" --image star.png --last-image star.png --seed 1 -o back.mp4'),
+    ("there and back", 'generate "a purple star floats" --image star.png --last-image star.png --seed 1 -o back.mp4'),
     ("go on with a clip", "extend box.mp4 --seconds 1 --seed 1 -o longer.mp4"),
     ("what came before it", "extend box.mp4 --seconds 1 --backward --seed 1 -o before.mp4"),
     ("a loop", "loop ball.mp4 --seconds 1.5 --seed 1 -o loop.mp4"),
@@ -69,7 +69,7 @@ VERBS = (
     ("who is in all shots", "storyboard rolf.toml -o rolf.mp4"),
     (
         "somebody, unnamed",
-        'generate "a star slides to the left in the desert" --reference star.png --seed 1 -o desert.mp4',
+        'generate "a purple star slides to the left in the desert" --reference star.png --seed 1 -o desert.mp4',
     ),
 )
 

@@ -115,7 +115,7 @@ def key_place(recipe: Recipe, frame: KeyFrame, grid: Grid) -> int:
 def lead(recipe: Recipe, grid: Grid) -> Tensor:
     """What is shown before the clip of a recipe with a reference: its picture, as a `leader`."""
     (reference,) = recipe.references
-    return leader(picture(reference.image, reference.sha256, recipe, grid), recipe.lead - 1)
+    return leader(picture(reference.image, reference.sha256, recipe, grid), grid.strides[0])
 
 
 def together(conditions: Sequence[Condition]) -> Condition:

@@ -60,8 +60,8 @@ class Shown:
     references: int = 0
 
 
-LEAD = 1
-"""Latent frames before the clip, besides the first one, which is the reference: grey ones, as in training."""
+FADED = 1
+"""Frames behind a leader that are not shown either: the VAE mixes the first with the grey (28.9 dB, later ones 32)."""
 
 
 def introduced(model: Model, request: Request) -> Request:
@@ -89,7 +89,7 @@ def led(model: Model, recipe: Recipe) -> Recipe:
         raise InputError(
             f"{model.card.name} takes a reference picture or frames of the clip; leave one of them out."
         )
-    return replace(recipe, lead=1 + LEAD * model.vae.strides[0])
+    return replace(recipe, lead=1 + model.vae.strides[0] + FADED)
 
 
 def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condition | None) -> Shown | None:
