@@ -20,7 +20,7 @@ from mutoscope.video import Video, read_video, write_video
 
 SHOWN = 8  # frames of a strip
 BOARD = """seconds = 6.0
-seed = 5
+seed = 7
 [[cards]]
 at = 0.0
 prompt = "@rolf moves to the right by the ocean"
@@ -63,7 +63,7 @@ VERBS = (
     ("a part of the time", "recut box.mp4 --keep 0.5-1.25 --seed 1 -o recut.mp4"),
     (
         "cards from a long prompt",
-        'storyboard --plan "A red ball rolls to the right, cut to: it is at night." -o plan.mp4',
+        'storyboard --plan "A red ball rolls to the right, cut to: it stands still at night." -o plan.mp4',
     ),
     ("somebody to name in prompts", 'character add rolf star.png --as "a large purple star"'),
     ("who is in all shots", "storyboard rolf.toml -o rolf.mp4"),
