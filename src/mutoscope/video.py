@@ -314,13 +314,13 @@ def to_frames(video_CTHW: "Tensor") -> np.ndarray:
 
 
 def leader(picture_BCTHW: "Tensor", grey: int) -> "Tensor":
-    """The strip before a film that tells whom it is about: a picture (one frame), then so many grey frames.
+    """The strip before a film that tells whom it is about: a picture, held or not, then so many grey frames.
 
     The grey ones say that what comes is another shot, as a clip that goes on from the picture has none.
     """
     import torch
 
-    blank_BCTHW = torch.zeros_like(picture_BCTHW).expand(-1, -1, grey, -1, -1)
+    blank_BCTHW = torch.zeros_like(picture_BCTHW[:, :, :1]).expand(-1, -1, grey, -1, -1)
     return torch.cat([picture_BCTHW, blank_BCTHW], dim=2)
 
 

@@ -199,16 +199,16 @@ def test_a_model_of_ours_sees_a_reference_as_the_shot_before_the_clip(
     own = load(model_folder, device="cpu")
     request = Request("a red ball", 32, 32, 9, seed=1, references=referring(tmp_path, 1).references)
     recipe = resolve(own, request)
-    assert (recipe.lead, recipe.frames, grid_of(own, recipe).frames) == (6, 9, 5)
+    assert (recipe.lead, recipe.frames, grid_of(own, recipe).frames) == (14, 9, 7)
     assert resolve(own, request_of(recipe)) == recipe
     condition = conditions.of_recipe(own.vae, recipe, grid_of(own, recipe))
-    assert condition.mask_BT.tolist() == [[True] * 2 + [False] * 3]
+    assert condition.mask_BT.tolist() == [[True] * 4 + [False] * 3]
     video = generate(own, request)
     assert video.frames_THWC.shape == (9, 32, 32, 3)
-    whole = replace(recipe, lead=0, frames=15)  # the same clip with what is in front of it
+    whole = replace(recipe, lead=0, frames=23)  # the same clip with what is in front of it
     latent_CTHW = roll(own, recipe).latent_BCTHW[0]
     frames_THWC = np.concatenate(list(decode(own, whole, latent_CTHW)))
-    assert np.array_equal(video.frames_THWC, frames_THWC[6:])
+    assert np.array_equal(video.frames_THWC, frames_THWC[14:])
     other = replace(request, references=referring(tmp_path, 2).references[1:])
     assert not np.array_equal(generate(own, other).frames_THWC, video.frames_THWC)
     alone = generate(own, replace(request, references=()))
@@ -219,7 +219,7 @@ def test_a_model_of_ours_sees_a_reference_as_the_shot_before_the_clip(
         asked = replace(request, frames=frames, width=64, height=64, draft=(32, 32))
         assert generate(own, asked).frames_THWC.shape == (frames, 64, 64, 3)
         kept = save(own, resolve(own, asked), tmp_path / "clip.mp4")
-        assert kept.lead == 6
+        assert kept.lead == 14
         assert len(read_video(tmp_path / "clip.mp4").frames_THWC) == frames
 
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from mutoscope.evaluation.exams import Question
 from mutoscope.evaluation.truth import Seen, observe
 from mutoscope.video import to_frames
+from mutoscope.world.captions import parse
 from mutoscope.world.render import render
 
 Frames = npt.NDArray[np.uint8]  # (T, H, W, 3)
@@ -37,7 +38,8 @@ def identity(frames_THWC: Frames, question: Question) -> dict[str, float]:
 
     colour_kept, shape_kept, hat_kept: in which share of the shots that is so of the largest object, and of its hat.
     Of a character that is taken from another clip, size_apart: how many times it has doubled or halved its area, up
-    to GONE; its size in the first shot of that clip is the one to keep. elsewhere: share of the shots where it is told.
+    to GONE; its size in the first shot of that clip is the one to keep. elsewhere: share of the shots where it is told
+    to be, if the prompt tells.
     """
     takes = question.scene.takes(question.view)
     body = takes[0][0].bodies[0]
@@ -45,8 +47,8 @@ def identity(frames_THWC: Frames, question: Question) -> dict[str, float]:
     right, sizes, places = [], [], []
     for shot in shots:
         seen = observe(shot, question.view.fps)
-        objects, told = seen.objects, takes[0][0].background
-        places.append(seen.background == told)
+        objects = seen.objects
+        places.append(seen.background == takes[0][0].background)
         largest = _largest(objects)
         sizes.append(0.0 if largest is None else largest.track.usual_area)
         right.append((*_same(largest, body.colour, body.shape), _wears(objects, largest, body.hat)))
@@ -55,7 +57,8 @@ def identity(frames_THWC: Frames, question: Question) -> dict[str, float]:
     kept: dict[str, float] = {}
     if question.source is not None:
         kept["size_apart"] = _apart(float(np.median(sizes)), question)
-        kept["elsewhere"] = float(np.mean(places))
+        if any(fact.kind == "background" for fact in parse(question.prompt)[0]):
+            kept["elsewhere"] = float(np.mean(places))
     return {
         "cuts": float(as_told),
         "identity": float(as_told and colour == shape == 1.0),

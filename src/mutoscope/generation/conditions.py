@@ -113,9 +113,11 @@ def key_place(recipe: Recipe, frame: KeyFrame, grid: Grid) -> int:
 
 
 def lead(recipe: Recipe, grid: Grid) -> Tensor:
-    """What is shown before the clip of a recipe with a reference: its picture, as a `leader`."""
-    (reference,) = recipe.references
-    return leader(picture(reference.image, reference.sha256, recipe, grid), grid.strides[0])
+    """What is shown before the clip of a recipe with a reference: its picture, held, as a `leader`."""
+    (reference,), stride = recipe.references, grid.strides[0]
+    held = 1 + stride * ((recipe.lead - 1) // stride - 1)
+    still_BCTHW = picture(reference.image, reference.sha256, recipe, grid)
+    return leader(still_BCTHW.expand(-1, -1, held, -1, -1), stride)
 
 
 def together(conditions: Sequence[Condition]) -> Condition:

@@ -60,6 +60,9 @@ class Shown:
     references: int = 0
 
 
+HELD = 2
+"""Latent frames that a reference is held for, after the first. Training shows it once; held, it is kept better."""
+
 FADED = 1
 """Frames behind a leader that are not shown either: the VAE mixes the first with the grey (28.9 dB, later ones 32)."""
 
@@ -89,7 +92,7 @@ def led(model: Model, recipe: Recipe) -> Recipe:
         raise InputError(
             f"{model.card.name} takes a reference picture or frames of the clip; leave one of them out."
         )
-    return replace(recipe, lead=1 + model.vae.strides[0] + FADED)
+    return replace(recipe, lead=1 + (HELD + 1) * model.vae.strides[0] + FADED)
 
 
 def shown(model: Model, recipes: Sequence[Recipe], grid: Grid, condition: Condition | None) -> Shown | None:
