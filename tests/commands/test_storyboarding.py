@@ -68,7 +68,7 @@ def test_every_verb_makes_a_file(run: Shell, model_folder: Path) -> None:
 
 def test_a_plan_is_written_and_read(run: Shell) -> None:
     assert run("storyboard", "--plan", "First a ball rolls, then it stops.", "--write", "p.json")[0] == 0
-    assert '"prompt": "it stops"' in Path("p.json").read_text()
+    assert '"prompt": "a ball stops"' in Path("p.json").read_text()
 
 
 @pytest.mark.parametrize(
