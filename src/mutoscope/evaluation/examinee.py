@@ -30,7 +30,6 @@ def answers_of(model: Model) -> AnswerClips:
 
     def answer(questions: Sequence[Question]) -> list[Frames]:
         exam = questions[0].exam
-        recipes = [resolve(model, request_of(question)) for question in questions]
         if exam.task == "named":
             sources = [replace(question, scene=question.source or question.scene) for question in questions]
             return _pictured(model, questions, sources, lambda one, picture: replace(one, character=picture))
@@ -38,8 +37,7 @@ def answers_of(model: Model) -> AnswerClips:
             return _pictured(model, questions, questions, lambda one, picture: replace(one, image=picture))
         if exam.known or exam.task not in ("generate", "described"):
             return [
-                _continued(model, recipe, question)
-                for recipe, question in zip(recipes, questions, strict=True)
+                _continued(model, resolve(model, request_of(question)), question) for question in questions
             ]
         return [video.frames_THWC for video in generate_many(model, [request_of(one) for one in questions])]
 

@@ -97,7 +97,6 @@ def _made(model: Model, order: Order, inputs: Path, on_progress: OnProgress, jou
     if order.storyboard:
         return _from_cards(model, order, inputs, on_progress, journal)
     pictures = [inputs / f"character-{index}.png" for index in range(len(order.characters))]
-    character = pictures[0] if len(pictures) == 1 and not order.first_picture else None
     if model.narrator is not None and pictures:
         looks = [described(model, picture) for picture in pictures]
         order = replace(
@@ -105,27 +104,20 @@ def _made(model: Model, order: Order, inputs: Path, on_progress: OnProgress, jou
             expanded=told(order.expanded or order.prompt, dict(zip(order.characters, looks, strict=True))),
         )
     if order.loop:
-        return _closed(model, order, inputs, character, on_progress, journal)
-    return _drawn(model, order, inputs, character, on_progress, journal)
+        return _closed(model, order, inputs, on_progress, journal)
+    return _drawn(model, order, inputs, on_progress, journal)
 
 
-def _drawn(
-    model: Model,
-    order: Order,
-    inputs: Path,
-    character: Path | None,
-    on_progress: OnProgress,
-    journal: Journal,
-) -> Made:
-    """A new clip of words and pictures.
-
-    `character` is the picture of the only one that it is about; beside a last picture it is the first.
-    """
-    request = replace(_request(order, order.frames), character=character)
-    if order.last_picture:
-        request = replace(request, image=character, last_image=inputs / "last.png", character=None)
-    if order.first_picture:
-        request = replace(request, image=inputs / "first.png")
+def _drawn(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
+    """A new clip of words and pictures; the picture of the only character, beside a last one, is the first."""
+    character = inputs / "character-0.png" if len(order.characters) == 1 else None
+    first = inputs / "first.png" if order.first_picture else character if order.last_picture else None
+    request = replace(
+        _request(order, order.frames),
+        image=first,
+        last_image=inputs / "last.png" if order.last_picture else None,
+        character=None if first else character,
+    )
     (recipe,) = choose(model, [resolve(model, request, whole=False)], _steps(on_progress))
     sampled = roll(model, recipe, after_trials(_steps(on_progress), recipe), journal)
     journal.flush()
@@ -186,14 +178,7 @@ def _extended(model: Model, order: Order, clip: Path, on_progress: OnProgress) -
     return Made(recipe, beside(source_THWC, made_THWC, backward))
 
 
-def _closed(
-    model: Model,
-    order: Order,
-    inputs: Path,
-    character: Path | None,
-    on_progress: OnProgress,
-    journal: Journal,
-) -> Made:
+def _closed(model: Model, order: Order, inputs: Path, on_progress: OnProgress, journal: Journal) -> Made:
     """A new clip whose last quarter leads back to its start; drawn first, then closed."""
     stride = model.vae.strides[0]
     bridge = stride * max(1, order.frames // (4 * stride)) - 1  # of whole latent frames, with the first again
@@ -204,7 +189,7 @@ def _closed(
         )
     with TemporaryDirectory() as folder:
         clip = Path(folder) / "open.mp4"
-        made = _drawn(model, opened, inputs, character, _part(on_progress, 0.0, 0.5), journal)
+        made = _drawn(model, opened, inputs, _part(on_progress, 0.0, 0.5), journal)
         keep_open(clip, made.recipe, made.pieces)
         task = _task("loop", clip)
         recipe = continuations.settle(model, _request(order, bridge), task)
