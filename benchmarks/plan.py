@@ -38,6 +38,7 @@ def measure(model: str, threads: int, case: dict[str, object]) -> dict[str, floa
     """Prediction and truth of one clip."""
     import torch
 
+    from mutoscope.generation.choice import choose
     from mutoscope.generation.generate import resolve, save
     from mutoscope.generation.plan import plan, seconds
     from mutoscope.generation.request import Request
@@ -54,6 +55,7 @@ def measure(model: str, threads: int, case: dict[str, object]) -> dict[str, floa
     expected, before, start = seconds(cost), held("VmRSS"), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("a.png" if recipe.frames == 1 else "a.mp4")
+        (recipe,) = choose(loaded, [recipe])
         save(loaded, recipe, path)
         disk = path.stat().st_size
     took = time.perf_counter() - start

@@ -25,7 +25,7 @@ from mutoscope.data.latents import (
 from mutoscope.errors import InputError
 from mutoscope.models.vae import VAE, VAEConfig
 from mutoscope.video import Video, to_frames, write_video
-from mutoscope.world.captions import caption
+from mutoscope.world.captions import caption, colourless
 from mutoscope.world.portrait import last_shot, plainer, portrait
 from mutoscope.world.render import render
 from mutoscope.world.scene import SceneMix, View, sample_scene
@@ -118,37 +118,47 @@ def test_several_caches_read_as_one(vae, tmp_path):
 def test_led_clips_are_behind_a_portrait_that_is_known(vae, tmp_path):
     led = config(
         tmp_path / "led",
-        led=True,
+        led=5,
         mix=SceneMix(plays={"plain": 0.5, "story": 0.5}),
-        buckets=(Bucket(13, 32, 32, 6),),
+        buckets=(Bucket(17, 32, 32, 6),),
     )
-    plain = encode(vae, config(tmp_path / "plain", buckets=(Bucket(13, 32, 32, 2),)))
-    cache, size = Latents(plain, encode(vae, led), vae=vae), Size(13, 32, 32)
+    plain = encode(vae, config(tmp_path / "plain", buckets=(Bucket(17, 32, 32, 2),)))
+    cache, size = Latents(plain, encode(vae, led), vae=vae), Size(17, 32, 32)
     assert cache.led
     assert not Latents(plain).led
-    assert cache.known(size, range(8)).tolist() == [0] * 2 + [2] * 6
-    hats = 0
+    assert cache.known(size, range(8)).tolist() == [0] * 2 + [3] * 6
+    hats = uncoloured = 0
     for row in range(2, 8):
         (seed,) = cache.ids(size, [row])
         scene = sample_scene(seed, led.mix)
-        video_BCTHW = with_leader([scene], View(32, 32, 13), torch.device("cpu"))
-        assert video_BCTHW.shape == (1, 3, 13, 32, 32)
-        assert torch.equal(video_BCTHW[:, :, :1], render([portrait(scene)], View(32, 32, 1)))
-        assert not video_BCTHW[:, :, 1:5].any()
-        assert torch.equal(video_BCTHW[:, :, 5:], render([last_shot(scene)], View(32, 32, 8)))
+        video_BCTHW = with_leader([scene], View(32, 32, 17), 5, torch.device("cpu"))
+        assert video_BCTHW.shape == (1, 3, 17, 32, 32)
+        still_BCTHW = render([portrait(scene)], View(32, 32, 1))
+        assert torch.equal(video_BCTHW[:, :, :5], still_BCTHW.expand(-1, -1, 5, -1, -1))
+        assert not video_BCTHW[:, :, 5:9].any()
+        assert torch.equal(video_BCTHW[:, :, 9:], render([last_shot(scene)], View(32, 32, 8)))
         with torch.no_grad():
             expected = vae.encode(video_BCTHW)
         assert (cache.latents(size, [row]) - expected).abs().max() < 4e-3 * expected.abs().max()
         told, view = last_shot(scene), View(32, 32, 8)
         assert cache.caption(size, row, "medium", 0) == caption(told, view, "medium", 0)
-        assert cache.caption(size, row, "medium", 1) == caption(plainer(told), view, "medium", 1)
+        open_to_the_portrait = cache.caption(size, row, "medium", 1)
+        plain_caption = caption(plainer(told), view, "medium", 1)
+        if len(told.shots[0].bodies) == 1 and seed % 2:
+            uncoloured += open_to_the_portrait != plain_caption
+            assert open_to_the_portrait == colourless(plain_caption)
+        else:
+            assert open_to_the_portrait == plain_caption
         hats += "hat" in cache.caption(size, row, "detailed", 0)
         assert "hat" not in cache.caption(size, row, "detailed", 1)
     assert hats
-    with pytest.raises(InputError, match="more than the 5 frames of their leader"):
-        config(tmp_path, led=True)
+    assert uncoloured
+    with pytest.raises(InputError, match="more than the 13 frames of their leader"):
+        config(tmp_path, led=9)
+    with pytest.raises(InputError, match=r"led is 4: a portrait is held for 1 \+ 4k frames"):
+        config(tmp_path, led=4)
     with pytest.raises(InputError, match="led is for whole frames of the world"):
-        config(tmp_path, led=True, crop=1.5)
+        config(tmp_path, led=1, crop=1.5)
 
 
 def test_a_cache_that_was_begun_before_an_option_goes_on(vae, tmp_path):

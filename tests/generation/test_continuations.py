@@ -141,7 +141,7 @@ def test_known_latents_are_untouched(model: Model, clip: Path, noise: float) -> 
     video_BCTHW = to_tensor(read_video(clip).frames_THWC[:9])[None]
     with torch.inference_mode():
         condition = replace(conditions.frames(model.vae, grid, {0: video_BCTHW}), sigma=noise)
-        latent_BCTHW = grow(model, recipe, condition, None, None)
+        latent_BCTHW = grow(model, recipe, condition, None, None, {})
     assert torch.equal(latent_BCTHW[:, :, :3], condition.latent_BCTHW[:, :, :3])
     assert latent_BCTHW[:, :, 3:].std() > 0.1
 
@@ -273,7 +273,7 @@ def test_an_edit_of_strength_1_forgets_the_clip(model: Model, clip: Path) -> Non
     recipe = recipe_of(model, clip)
     nothing = conditions.text(model.vae, grid_of(model, replace(recipe, frames=9)))
     start = Start(torch.ones_like(nothing.latent_BCTHW), 1.0)
-    with_start, without = (grow(model, recipe, nothing, begin, None) for begin in (start, None))
+    with_start, without = (grow(model, recipe, nothing, begin, None, {}) for begin in (start, None))
     torch.testing.assert_close(with_start, without)
 
 

@@ -11,7 +11,7 @@ from mutoscope.diffusion.sampler import StepInfo
 from mutoscope.generation import conditions
 from mutoscope.generation.continuations import carry_out, settle
 from mutoscope.generation.generate import decode, grid_of, sample
-from mutoscope.generation.motion import TRIALS, jump, seams_of, smoothest, usual_trials, velocity
+from mutoscope.generation.motion import TRIALS, jump, seams_of, shown_with, smoothest, usual_trials, velocity
 from mutoscope.generation.request import MOTION_STEPS, Recipe, Request, Task, file_sha256, join
 from mutoscope.generation.sampling import Start
 from mutoscope.video import Video, read_video, to_frames
@@ -66,9 +66,9 @@ def test_a_single_colour_does_not_move() -> None:
 def test_a_jump_is_a_change_of_velocity() -> None:
     steady = drifting(0.0, 2.0, frames=9)
     faster = np.concatenate([steady[:5], drifting(0.0, 3.0, frames=9)[5:]])
-    assert jump(steady, 1, 4) < 0.1
-    assert jump(faster, 1, 4) == pytest.approx(0.5, abs=0.1)
-    assert jump(faster, 1, 4, known_first=False) == pytest.approx(1 / 3, abs=0.1)
+    assert jump(steady, 5, 4) < 0.1
+    assert jump(faster, 5, 4) == pytest.approx(0.5, abs=0.1)
+    assert jump(faster, 5, 4, known_first=False) == pytest.approx(1 / 3, abs=0.1)
 
 
 def test_seams_are_where_known_meets_made() -> None:
@@ -100,26 +100,45 @@ def settled(model: Model, clip: Path, **change: object) -> Recipe:
     return settle(model, Request("a red ball", frames=8, seed=3, **change), task)
 
 
-def test_the_smoothest_trial_wins(model: Model, clip: Path) -> None:
-    recipe = replace(settled(model, clip, candidates=5), frames=21)
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_trial_wins_that_is_smoothest_to_see(model: Model, clip: Path, backward: bool) -> None:
+    """Known frames are as given: backward the first takes the place of a drawn one, so the seam is before it."""
+    recipe = replace(settled(model, clip, candidates=5), frames=21, seed=8)
     grid = grid_of(model, recipe)
-    known = torch.from_numpy(read_video(clip).frames_THWC[-9:]).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
-    condition = conditions.frames(model.vae, grid, {0: known})
+    given_THWC = read_video(clip).frames_THWC[-9:]
+    place = 12 if backward else 0
+    known = torch.from_numpy(given_THWC).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    condition = conditions.frames(model.vae, grid, {4 if backward else 0: known})
     jumps = []
     for index in range(5):
         trial = replace(recipe, steps=recipe.trial_steps, candidates=1, kept=index)
         latent_CTHW = sample(model, [trial], None, condition).latent_BCTHW[0]
-        jumps.append(jump(np.concatenate(list(decode(model, trial, latent_CTHW))), 2, 4))
+        frames_THWC = np.concatenate(list(decode(model, trial, latent_CTHW)))
+        frames_THWC[place : place + 9] = given_THWC
+        jumps.append(jump(frames_THWC, 12 if backward else 9, 4, not backward))
     best = int(np.argmin(jumps))
     assert best != 0  # else this test tells nothing: take another seed
     assert len(set(jumps)) > 1
-    assert smoothest(model, recipe, condition, None, 0, None) == replace(recipe, kept=best)
+    given = {place: given_THWC}
+    assert smoothest(model, recipe, condition, None, 0, None, given) == replace(recipe, kept=best)
     start = Start(condition.latent_BCTHW, 0.6)  # as of a blend
-    assert smoothest(model, recipe, condition, start, 0, None).candidates == 5
+    assert smoothest(model, recipe, condition, start, 0, None, given).candidates == 5
     blank = conditions.text(model.vae, grid)
-    assert smoothest(model, recipe, blank, None, 0, None) == replace(recipe, candidates=1)
+    assert smoothest(model, recipe, blank, None, 0, None, {}) == replace(recipe, candidates=1)
     with pytest.raises(KeyboardInterrupt):
-        smoothest(model, recipe, condition, None, 0, lambda info: False)
+        smoothest(model, recipe, condition, None, 0, lambda info: False, given)
+
+
+def test_given_frames_are_seen_in_their_places() -> None:
+    drawn = np.zeros((9, 1, 1, 3), np.uint8)
+    first, last = drawn[:5] + 1, drawn[:4] + 2
+    seen, given = shown_with(drawn, {4: first, 14: last}, frame0=8)
+    assert seen[:, 0, 0, 0].tolist() == [1, 0, 0, 0, 0, 0, 2, 2, 2]
+    assert given.tolist() == [True, *[False] * 5, *[True] * 3]
+    assert not drawn.any()
+    seen, given = shown_with(drawn, {100: first}, frame0=0)
+    assert not given.any()
+    assert np.array_equal(seen, drawn)
 
 
 def test_who_tries_how_many(model: Model, clip: Path) -> None:

@@ -42,6 +42,35 @@ def test_operations_follow_steps_branches_and_sampler(model: Model, recipe: Reci
     assert 0 < seconds(plan(model, recipe)) < 60
 
 
+def test_many_pixels_take_as_long_as_they_do_here(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few are reckoned from the matmul; how fast many are written is measured."""
+    rates = {True: 2e6, False: 4e6}
+    monkeypatch.setattr(planning, "matmul_rate", lambda probe: 1e12)
+    monkeypatch.setattr(planning, "pixel_rate", lambda enlarged: rates[enlarged])
+    asked = Request(width=1920, height=1080, seconds=60.0, steps=1, draft=(128, 72))
+    large = plan(model, fill(asked, model.card.defaults))
+    assert large.written == 480 * 1920 * 1080
+    work = large.sampling / planning.MATMUL_SHARE + large.decoding / planning.DECODE_SHARE + large.calling
+    assert seconds(large) == pytest.approx(work / 1e12 + large.written / 2e6)
+    plain = replace(large, enlarged=False)
+    assert seconds(plain) == pytest.approx(work / 1e12 + large.written / 4e6)
+    few = replace(plain, written=1000)
+    assert seconds(few) == pytest.approx((work + 1000 * planning.WRITE_OPERATIONS) / 1e12)
+
+
+def test_trials_are_called_as_one_batch(model: Model, recipe: Recipe) -> None:
+    one, four = (plan(model, replace(recipe, candidates=count)) for count in (1, 4))
+    steps = replace(recipe, candidates=4).trial_steps
+    assert four.sampling == pytest.approx(one.sampling * (10 + 4 * steps) / 10)
+    assert four.calling == pytest.approx(one.calling * (10 + steps) / 10)
+
+
+def test_the_speed_of_this_machine_is_measured() -> None:
+    assert planning.matmul_rate(0.0) > 1e6
+    for enlarged in (True, False):
+        assert 1e5 < planning.pixel_rate(enlarged) < 1e10
+
+
 def test_the_offered_size_fits_and_the_next_one_does_not(model: Model, recipe: Recipe) -> None:
     free = plan(model, recipe).memory // 3
     fitting = largest_that_fits(model, recipe, free)

@@ -29,15 +29,15 @@ from mutoscope.errors import InputError
 from mutoscope.files import unwritable, write_atomically
 from mutoscope.models.vae import VAE
 from mutoscope.video import Video, fit, fit_frames_rate, leader, read_video, to_tensor
-from mutoscope.world.captions import Kind, caption
+from mutoscope.world.captions import Kind, caption, colourless
 from mutoscope.world.portrait import last_shot, plainer, portrait
 from mutoscope.world.render import render
 from mutoscope.world.scene import Scene, SceneMix, View, sample_scene
 
 KINDS: tuple[Kind, ...] = ("detailed", "medium", "short", "alt")
 DECODING = ("decoder.", "shortcut_out.")  # parts of a VAE that latents do not depend on
-LEADER = 5  # frames before a led clip: a portrait, and a latent frame of grey
-ADDED = {"crop": 1.0, "led": False}  # what caches that were begun before these options have
+GREY = 4  # frames between the portrait of a led clip and the clip: a latent frame
+ADDED = {"crop": 1.0, "led": 0}  # what caches that were begun before these options have
 CLIP_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".gif", ".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -90,8 +90,9 @@ class EncodeConfig:
     2, ..., so that different `seed`s never share a scene. variants: how many wordings of each kind of
     caption to keep. crop: square clips of the world are cut from frames so many times as wide, or as high by
     turns, at a place that the seed draws, as in a training set of square crops; 1 cuts nothing. led: each clip of the
-    world begins with a `leader`, a portrait of somebody in it, which training takes as known; a story is its last shot,
-    and every second wording leaves hats and eyes to the portrait.
+    world begins with a `leader`, a portrait of somebody in it for so many frames (1 + 4k; 0 is none), which training
+    takes as known. A story is its last shot. Every second wording leaves hats and eyes to the portrait, and of every
+    second scene with one body the colour, too.
     """
 
     model: str
@@ -107,7 +108,7 @@ class EncodeConfig:
     batch: int = 32  # clips in the VAE at once
     bad: float = 0.3  # largest share of unreadable files that is put up with
     crop: float = 1.0
-    led: bool = False
+    led: int = 0
 
     def __post_init__(self) -> None:
         if not self.buckets:
@@ -124,10 +125,17 @@ class EncodeConfig:
             raise InputError(
                 'encode: led is for whole frames of the world: leave crop out, and source at "world".'
             )
-        if self.led and min(bucket.frames for bucket in self.buckets) <= LEADER:
+        if self.led < 0 or (self.led and self.led % 4 != 1):
+            raise InputError(f"encode: led is {self.led}: a portrait is held for 1 + 4k frames, 0 is none.")
+        if self.led and min(bucket.frames for bucket in self.buckets) <= self.leader:
             raise InputError(
-                f"encode: led clips need more than the {LEADER} frames of their leader: take longer ones."
+                f"encode: led clips need more than the {self.leader} frames of their leader: take longer ones."
             )
+
+    @property
+    def leader(self) -> int:
+        """Frames before a led clip: the portrait and the grey ones."""
+        return self.led + GREY if self.led else 0
 
 
 class Encoded(NamedTuple):
@@ -259,19 +267,21 @@ class WorldPiece:
         view = View(bucket.width, bucket.height, bucket.frames, bucket.fps)
         # Motions are staged for as long as the clip lasts, so that longer clips stay as lively and in view.
         mix = replace(config.mix, seconds=max(config.mix.seconds, (bucket.frames - 1) / bucket.fps))
-        told_view = replace(view, frames=view.frames - LEADER) if config.led else view
+        told_view = replace(view, frames=view.frames - config.leader)
         latents, texts = [], []
         for start in range(0, len(self.seeds), config.batch):
             scenes = [sample_scene(seed, mix) for seed in self.seeds[start : start + config.batch]]
             if config.led:
-                video_BCTHW = with_leader(scenes, view, device)
+                video_BCTHW = with_leader(scenes, view, config.led, device)
                 scenes = [last_shot(scene) for scene in scenes]
             else:
                 video_BCTHW = filmed(scenes, view, config.crop, device)
             latents.append(vae.encode(video_BCTHW).half().cpu())
             texts += [
                 [
-                    caption(plainer(scene) if config.led and variant % 2 else scene, told_view, kind, variant)
+                    led_caption(scene, told_view, kind, variant)
+                    if config.led
+                    else caption(scene, told_view, kind, variant)
                     for kind in KINDS
                     for variant in range(config.variants[kind])
                 ]
@@ -280,12 +290,21 @@ class WorldPiece:
         yield Encoded(bucket.size, torch.cat(latents), [bucket.fps] * len(self), list(self.seeds), texts)
 
 
-def with_leader(scenes: Sequence[Scene], view: View, device: torch.device) -> Tensor:
-    """video_BCTHW of the last shots of scenes, each behind a portrait of somebody in it."""
+def with_leader(scenes: Sequence[Scene], view: View, held: int, device: torch.device) -> Tensor:
+    """video_BCTHW of the last shots of scenes, each behind a portrait of somebody in it for so many frames."""
     portrait_BCTHW = render([portrait(scene) for scene in scenes], replace(view, frames=1), device)
-    rest = replace(view, frames=view.frames - LEADER)
+    rest = replace(view, frames=view.frames - held - GREY)
     clip_BCTHW = render([last_shot(scene) for scene in scenes], rest, device)
-    return torch.cat([leader(portrait_BCTHW, LEADER - 1), clip_BCTHW], dim=2)
+    return torch.cat([leader(portrait_BCTHW.expand(-1, -1, held, -1, -1), GREY), clip_BCTHW], dim=2)
+
+
+def led_caption(scene: Scene, view: View, kind: Kind, variant: int) -> str:
+    """A caption of a clip behind a portrait, which every second wording leaves some of what is to be seen to."""
+    if variant % 2 == 0:
+        return caption(scene, view, kind, variant)
+    text = caption(plainer(scene), view, kind, variant)
+    alone = len(scene.shots[0].bodies) == 1
+    return colourless(text) if alone and scene.seed % 2 else text
 
 
 def filmed(scenes: Sequence[Scene], view: View, crop: float, device: torch.device) -> Tensor:
@@ -469,7 +488,7 @@ class Latents:
             size: np.cumsum([0, *(clips for _, clips in files)]) for size, files in self._files.items()
         }
         self._shards: dict[Path, Shard] = {}
-        self._led = {folder for folder, index in zip(folders, indices) if index["asked"].get("led")}
+        self._led = {folder: int(index["asked"].get("led", 0)) for folder, index in zip(folders, indices)}
         self._first = dict(zip(KINDS, np.cumsum([0, *(self.variants[kind] for kind in KINDS)])))
         if not self._files:
             raise InputError(
@@ -500,7 +519,7 @@ class Latents:
     @property
     def led(self) -> bool:
         """Whether there are clips with a leader."""
-        return bool(self._led)
+        return any(self._led.values())
 
     @property
     def sizes(self) -> list[Size]:
@@ -524,8 +543,8 @@ class Latents:
 
     def known(self, size: Size, rows: Sequence[int]) -> Tensor:
         """Latent frames at the beginning that are never made, those of a leader, (B,)."""
-        led = [self._file(size, row)[0].parent in self._led for row in rows]
-        return torch.tensor(led) * ((LEADER - 1) // 4 + 1)
+        led_B = torch.tensor([self._led[self._file(size, row)[0].parent] for row in rows])
+        return torch.where(led_B > 0, (led_B - 1 + GREY) // 4 + 1, 0)
 
     def ids(self, size: Size, rows: Sequence[int]) -> list[int]:
         """World seeds, or numbers of files."""

@@ -13,7 +13,7 @@ shape are scaled to cover the size and cropped.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -341,20 +341,22 @@ def gap(
     total = lead + middle + follow
     whole = replace(recipe, frames=1 + stride * (total - 1))
     grid = grid_of(model, whole)
+    first = 1 + stride * (lead - 1) if lead else 1 + stride * (middle - 1) - drawn
     known: dict[int, Tensor] = {}
+    given: dict[int, np.ndarray] = {}
     if before_THWC is not None:
-        tail_THWC = before_THWC[len(before_THWC) - 1 - stride * (lead - 1) :]
-        known[0] = onto_grid(to_tensor(tail_THWC)[None], recipe, grid)
+        given[0] = before_THWC[len(before_THWC) - 1 - stride * (lead - 1) :]
+        known[0] = onto_grid(to_tensor(given[0])[None], recipe, grid)
     if after_THWC is not None:
-        known[lead + middle] = onto_grid(to_tensor(after_THWC[: 1 + stride * follow])[None], recipe, grid)
+        given[first + frames] = after_THWC[: 1 + stride * follow]
+        known[lead + middle] = onto_grid(to_tensor(given[first + frames])[None], recipe, grid)
     condition = conditions.frames(model.vae, grid, known)
     start = None
     if recipe.task.verb == "blend":
         start = Start(crossfade(condition.latent_BCTHW, lead, lead + middle), BLEND)
     condition = replace(condition, sigma=recipe.task.history_noise)
-    latent_BCTHW = grow(model, recipe, condition, start, on_step, backward=before_THWC is None)
+    latent_BCTHW = grow(model, recipe, condition, start, on_step, given, before_THWC is None)
     drawn_THWC = np.concatenate(list(decode(model, whole, latent_BCTHW[0])))
-    first = 1 + stride * (lead - 1) if lead else 1 + stride * (middle - 1) - drawn
     return seamless(drawn_THWC[first : first + frames], before_THWC, after_THWC)
 
 
@@ -420,7 +422,7 @@ def redrawn(
             redraw_BTHW = latent_mask(mask_THW, recipe, grid).to(source_BCTHW.device)
             still_BT = ~redraw_BTHW.flatten(2).any(2)  # wholly kept frames are known to the model
             condition = Condition(source_BCTHW, still_BT, redraw_BTHW=redraw_BTHW)
-        source_BCTHW = grow(model, recipe, condition, start, on_step)
+        source_BCTHW = grow(model, recipe, condition, start, on_step, {})
     return np.concatenate(list(decode(model, recipe, source_BCTHW[0])))
 
 
@@ -437,9 +439,13 @@ def grow(
     condition: Condition,
     start: Start | None,
     on_step: OnStep | None,
+    given: Mapping[int, np.ndarray],
     backward: bool = False,
 ) -> Tensor:
-    """Latents of any number of frames, made window after window; the known ones come out untouched."""
+    """Latents of any number of frames, made window after window; the known ones come out untouched.
+
+    given: frames of the clip that are shown as they are (see `motion.smoothest`).
+    """
     latent_BCTHW, mask_BT = condition.latent_BCTHW.clone(), condition.mask_BT.clone()
     spans = windows(mask_BT[0].tolist(), window(model, LEAST), 1 + BEFORE, backward)
     for index, span in enumerate(spans):
@@ -449,7 +455,7 @@ def grow(
         begin = start and Start(start.latent_BCTHW[:, :, span], start.sigma)
         frames = 1 + model.vae.strides[0] * (span.stop - span.start - 1)
         report = counted(on_step, index, len(spans))
-        part = smoothest(model, replace(recipe, frames=frames), known, begin, span.start, report)
+        part = smoothest(model, replace(recipe, frames=frames), known, begin, span.start, report, given)
         sampled = sample(model, [part], after_trials(report, part), known, begin, span.start)
         if sampled.stopped is not None:
             raise KeyboardInterrupt

@@ -6,7 +6,7 @@ after a few steps: several are tried, and the one is kept whose motion changes l
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -58,15 +58,16 @@ def smoothest(
     start: Start | None,
     frame0: int,
     on_step: OnStep | None,
+    given: Mapping[int, np.ndarray],
 ) -> Recipe:
     """The recipe of a window with that of its candidates kept whose motion changes least at its seams.
 
     A seam is where a known latent frame and one that is made are next to each other. Where there is none, there is
-    one candidate. Raises KeyboardInterrupt when `on_step` returns False.
+    one candidate. `given`: frames of the clip that are shown as they are, whatever is drawn (uint8 THWC, by the frame
+    where each piece begins). Raises KeyboardInterrupt when `on_step` returns False.
     """
-    is_known = condition.mask_BT[0].tolist()
-    seams = seams_of(is_known)
-    if recipe.candidates == 1 or not seams:
+    is_known, stride = condition.mask_BT[0].tolist(), model.vae.strides[0]
+    if recipe.candidates == 1 or not seams_of(is_known):
         return replace(recipe, candidates=1)
     trials = [
         replace(recipe, steps=recipe.trial_steps, candidates=1, kept=index)
@@ -84,10 +85,15 @@ def smoothest(
         if sampled.stopped is not None:
             raise KeyboardInterrupt
         for index, latent_CTHW in zip(indices, sampled.latent_BCTHW, strict=True):
-            frames_THWC = np.concatenate(list(decode(model, trials[index], latent_CTHW)))
-            jumps[index] = sum(
-                jump(frames_THWC, seam, model.vae.strides[0], is_known[seam]) for seam in seams
-            )
+            drawn_THWC = np.concatenate(list(decode(model, trials[index], latent_CTHW)))
+            frames_THWC, given_T = shown_with(drawn_THWC, given, stride * frame0)
+            jumps[index] = 0.0
+            for seam in seams_of(is_known):
+                place = 1 + stride * seam
+                place -= (
+                    bool(given_T[place - 1]) and not is_known[seam]
+                )  # it takes the place of one that is drawn
+                jumps[index] += jump(frames_THWC, place, stride, is_known[seam])
     return replace(recipe, kept=min(jumps, key=lambda index: (jumps[index], index)))
 
 
@@ -100,11 +106,28 @@ def seams_of(known: Sequence[bool]) -> list[int]:
     return [place for place in range(1, len(known) - 1) if known[place] != known[place + 1]]
 
 
-def jump(frames_THWC: np.ndarray, seam: int, stride: int, known_first: bool = True) -> float:
-    """The change of velocity from one latent frame to the next, `stride` frames each, by the speed of the known one."""
-    begin = 1 + stride * (seam - 1)
-    before = velocity(frames_THWC[begin : begin + stride])
-    after = velocity(frames_THWC[begin + stride : begin + 2 * stride])
+def shown_with(
+    drawn_THWC: np.ndarray, given: Mapping[int, np.ndarray], frame0: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is seen of a window that begins at `frame0` when given frames take their places, and which these are.
+
+    >>> given = {0: np.ones((5, 1, 1, 3)), 7: np.ones((9, 1, 1, 3))}
+    >>> frames_THWC, given_T = shown_with(np.zeros((4, 1, 1, 3)), given, 4)
+    >>> given_T.tolist(), frames_THWC[:, 0, 0, 0].tolist()
+    ([True, False, False, True], [1.0, 0.0, 0.0, 1.0])
+    """
+    frames_THWC, given_T = drawn_THWC.copy(), np.zeros(len(drawn_THWC), bool)
+    for place, piece_THWC in given.items():
+        start, stop = max(place, frame0), min(place + len(piece_THWC), frame0 + len(drawn_THWC))
+        if start < stop:
+            frames_THWC[start - frame0 : stop - frame0] = piece_THWC[start - place : stop - place]
+            given_T[start - frame0 : stop - frame0] = True
+    return frames_THWC, given_T
+
+
+def jump(frames_THWC: np.ndarray, seam: int, span: int, known_first: bool = True) -> float:
+    """The change of velocity from `span` frames before frame `seam` to those from it on, by the speed of the known."""
+    before, after = velocity(frames_THWC[seam - span : seam]), velocity(frames_THWC[seam : seam + span])
     return math.dist(before, after) / max(CALM, math.hypot(*(before if known_first else after)))
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from mutoscope.generation.windows import spans, window
 from mutoscope.models.vace import VaceConfig
 from mutoscope.models.vae import latent_frames_per_chunk
 from mutoscope.models.wan_vae import WanVAE, frames_at_once, frames_per_chunk
+from mutoscope.video import VideoWriter, fit, to_frames
 from mutoscope.weights.residence import Placement, unread_bytes
 from mutoscope.weights.residence import free_memory as free_memory  # told by plans too
 from mutoscope.weights.store import Model
@@ -32,8 +34,12 @@ WAN_TOKEN_BYTES = {4: 48, 2: 32}
 Measured 43 and 29 (two blocks of width 1280, two clips of 4096 tokens).
 """
 
-LATENT_FLOATS = 6000
-"""Peak floats per latent position while the VAE decodes a chunk: blocks at 1/4 resolution, pixels, copies."""
+LATENT_FLOATS, LATENT_PAST_FLOATS = 4500, 5000
+"""Peak floats while the VAE decodes a chunk, per latent position of each of its frames (blocks at 1/4 resolution,
+pixels, copies) and of one frame, for what the layers remember of the frames before.
+
+Measured together 7600 to 9500 for one frame of 64x64 to 128x128, 12100 for two of 90x90, 140,000 for 32 of 16x16.
+"""
 
 WAN_PAST_FLOATS, WAN_PIXEL_FLOATS = {1: 35, 2: 54}, 7
 """Peak floats while Wan's VAE decodes, per pixel and channel at full resolution: of one frame, for what the layers
@@ -48,7 +54,7 @@ WAN_PIXEL_OPERATIONS = 8.6e6
 PIXEL_BYTES = 34
 """Peak bytes per pixel of the frames that are enlarged or rounded at a time: float copies and 8 bits."""
 
-CODER_BYTES = 130
+CODER_BYTES = 120
 """Bytes per pixel of one frame that the video coder holds: frames ahead, references, two threads."""
 
 FIRST_USE = 25 * 2**20
@@ -64,7 +70,13 @@ DECODE_SHARE = 1.25
 """As MATMUL_SHARE for the decoder; above 1, since its operations are counted as if all were at 1/4 resolution."""
 
 WRITE_OPERATIONS, ENLARGE_OPERATIONS = 6500, 7000
-"""Operations of the matmul in the time that one pixel takes to be rounded, converted and coded; to be enlarged."""
+"""Operations of the matmul in the time that one pixel takes to be rounded, converted and coded; to be enlarged.
+
+They are no matmuls: from one machine to the next the ratio varies fourfold, so many pixels have a probe of their own.
+"""
+
+PIXELS_PROBED_FROM = 3.0
+"""Seconds of writing from which its speed is measured; that takes 0.1 to 0.3 s."""
 
 PIXEL_DISK = 0.1
 """Bytes of a written pixel of a clip, at crf 14; 0.05 to 0.3 by how much happens."""
@@ -78,8 +90,10 @@ CARD_RESERVE = 768 * 2**20
 LOSS = "each weight is off by 0.5 % (docs/wan.md)"
 """The cost in quality of weights in 8 bits."""
 
-PROBE_SECONDS = 0.05
-"""How long the machine's speed is measured."""
+PROBE_SECONDS, PROBE_SHARE, PROBE_AT_MOST = 0.05, 0.02, 0.3
+"""How long the machine's speed is measured; then, for so large a share of what was expected, but no longer, once more:
+a process's threads may begin on one core and need some tenths of a second to find another.
+"""
 
 
 @dataclass(frozen=True)
@@ -92,8 +106,10 @@ class Plan:
     memory: int
     sampling: float
     decoding: float
-    others: float  # what else takes time, as operations of the matmul in that time
+    calling: float  # what calling takes, as operations of the matmul in that time
     disk: int
+    written: int  # pixels
+    enlarged: bool  # before they are written
 
     @property
     def operations(self) -> float:
@@ -121,19 +137,21 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     writing = PIXEL_BYTES * frame * min(recipe.frames, max(1, PIECE // frame))
     coder = CODER_BYTES * frame if recipe.frames > 1 else 0
     held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
-    steps = len(cut) * recipe.steps + recipe.candidates * recipe.trial_steps
-    calls = steps * (2 if recipe.sampler == "heun" else 1)
+    evaluations = 2 if recipe.sampler == "heun" else 1
+    drawings = evaluations * (len(cut) * recipe.steps + recipe.candidates * recipe.trial_steps)
+    calls = evaluations * (len(cut) * recipe.steps + recipe.trial_steps)  # trials are one batch
     dense = depth * width * (6 * width + 2 * model.dit.config.mlp_width)  # weights that every token passes
     forward = 2 * dense * tokens + 4 * depth * width * tokens**2
     detail = _latent_operations(model)
     journal = (latents + recipe.steps * branches * tokens) * model.vae.latent_channels * 4
-    per_pixel = WRITE_OPERATIONS + (ENLARGE_OPERATIONS if recipe.draft else 0)
     return Plan(
         memory=int(max(sampling, decoding, writing) + coder + held + FIRST_USE + unread_bytes(model.dit)),
-        sampling=float(calls * branches * forward),
+        sampling=float(drawings * branches * forward),
         decoding=float(detail * latents),
-        others=float(calls * depth * BLOCK_OPERATIONS + pixels * per_pixel),
+        calling=float(calls * depth * BLOCK_OPERATIONS),
         disk=int((PIXEL_DISK if recipe.frames > 1 else STILL_DISK) * pixels) + journal,
+        written=pixels,
+        enlarged=recipe.draft is not None,
     )
 
 
@@ -190,7 +208,7 @@ def _decoding_floats(model: Model, grid: Grid, frames: int) -> int:
     """Peak floats while the VAE decodes so many latent frames."""
     vae: nn.Module = model.vae
     if not isinstance(vae, WanVAE):
-        return LATENT_FLOATS * frames * grid.height * grid.width
+        return (LATENT_PAST_FLOATS + LATENT_FLOATS * frames) * grid.height * grid.width
     time, config = vae.strides[0], vae.config
     large = min(time * frames, frames_at_once(grid.height, grid.width, time))
     pixels = grid.pixels[1] * grid.pixels[2] // config.patch**2
@@ -208,16 +226,36 @@ def _latent_operations(model: Model) -> float:
 
 
 def seconds(cost: Plan) -> float:
-    """Expected seconds, from the machine's matmul rate."""
-    work = cost.sampling / MATMUL_SHARE + cost.decoding / DECODE_SHARE + cost.others
-    return work / matmul_rate()
+    """Expected seconds, from the machine's matmul rate and, of many pixels, from how fast it writes them."""
+    work = cost.sampling / MATMUL_SHARE + cost.decoding / DECODE_SHARE + cost.calling
+    writing = cost.written * (WRITE_OPERATIONS + ENLARGE_OPERATIONS * cost.enlarged)
+    rate = matmul_rate(PROBE_SECONDS)
+    rate = max(rate, matmul_rate(min(PROBE_SHARE * (work + writing) / rate, PROBE_AT_MOST)))
+    if writing < PIXELS_PROBED_FROM * rate:
+        return (work + writing) / rate
+    return work / rate + cost.written / pixel_rate(cost.enlarged)
 
 
-def matmul_rate() -> float:
-    """Operations a second of a small matmul, the best of PROBE_SECONDS."""
+def pixel_rate(enlarged: bool) -> float:
+    """Pixels a second that are written, and enlarged before: of 16 frames of 640x360, waves of which a third moves."""
+    frames, height, width = 16, 360, 640
+    shrink = 4 if enlarged else 1
+    right, down = torch.arange(width // shrink) * shrink / 50, torch.arange(height // shrink) * shrink / 30
+    phase_TW = torch.arange(frames)[:, None] / 5 * (right > right.max() * 2 / 3)
+    waves_THW = torch.sin(phase_TW[:, None] + right) * torch.cos(down[:, None])
+    video_CTHW = torch.stack([waves_THW, waves_THW.flip(1), -waves_THW])
+    start = time.perf_counter()
+    with TemporaryDirectory() as folder, VideoWriter(Path(folder) / "a.mp4", width, height, 8.0) as writer:
+        for piece_CTHW in torch.split(video_CTHW, 4, dim=1):
+            writer.write(to_frames(fit(piece_CTHW[None], height, width)[0]))
+    return frames * height * width / (time.perf_counter() - start)
+
+
+def matmul_rate(probe: float) -> float:
+    """Operations a second of a small matmul, the best in `probe` seconds."""
     left, right = torch.ones(256, 1024), torch.ones(1024, 256)
-    until, best = time.perf_counter() + PROBE_SECONDS, math.inf
-    while time.perf_counter() < until:
+    until, best = time.perf_counter() + probe, math.inf
+    while best == math.inf or time.perf_counter() < until:
         start = time.perf_counter()
         torch.mm(left, right)
         best = min(best, time.perf_counter() - start)

@@ -44,6 +44,7 @@ __all__ = [
     "Thing",
     "Truth",
     "caption",
+    "colourless",
     "facts",
     "parse",
     "shortened",
@@ -301,7 +302,14 @@ def _shuffled(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
     return [things[int(k)] for k in rng.permutation(len(things))]
 
 
-# --- other orders and lengths of what is written
+# --- other orders and lengths of what is written, and without its colours
+
+COLOURED = "(?:{}) (?=(?:(?:{}) )?(?:{}))".format(  # a colour, and what it is the colour of: not a sky
+    *(
+        "|".join(sorted((word for words in table.values() for word in words), key=len, reverse=True))
+        for table in (COLOUR_WORDS, MATERIAL_WORDS, SHAPE_WORDS)
+    )
+)
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)")
 CLAUSE = re.compile(r", and (?=an? )")  # what follows is a clause of its own, about something new
@@ -313,6 +321,15 @@ POINTERS = re.compile(  # words that lean on what was said before; "it takes pla
     re.IGNORECASE,
 )
 THINGS = re.compile(rf"\b(?:{'|'.join(word for words in SHAPE_WORDS.values() for word in words)})s?\b")
+
+
+def colourless(text: str) -> str:
+    """The caption without the colours of things.
+
+    >>> colourless("An orange rubber ball bounces under a clear blue sky. The snow white ball is small.")
+    'A rubber ball bounces under a clear blue sky. The ball is small.'
+    """
+    return re.sub(rf"\b{COLOURED}", "", re.sub(rf"\b([Aa])n {COLOURED}", r"\1 ", text))
 
 
 def shuffled(text: str, rng: np.random.Generator) -> str:
