@@ -12,12 +12,13 @@ import torch
 
 from mutoscope.errors import InputError
 from mutoscope.generation.choice import after_trials, choose
-from mutoscope.generation.continuations import carry_out, settle
+from mutoscope.generation.continuations import carry_out, settled
+from mutoscope.generation.forecast import forecast
 from mutoscope.generation.generate import grid_of, resolve, save
 from mutoscope.generation.journal import Job
 from mutoscope.generation.large import drafted, enlarge_frames
 from mutoscope.generation.naming import name_clip, unused
-from mutoscope.generation.plan import plan, readable, refuse_what_the_disk_lacks, seconds
+from mutoscope.generation.plan import Plan, plan, readable, refuse_what_the_disk_lacks, seconds
 from mutoscope.generation.reproduce import read_record
 from mutoscope.generation.request import Recipe, Request, Task, file_sha256, request_of
 from mutoscope.terminal import Progress, Say, duration, listed
@@ -41,7 +42,7 @@ def make(
     refuse_what_the_disk_lacks(plan(model, resolve(model, request, whole), whole), _folder_of(output))
     with Job(model, request, _folder_of(output)) as job:
         recipe = resolve(model, job.request, whole)
-        announce(model, recipe, say)
+        announce(model, recipe, say, plan(model, recipe, whole=False))
         if job.journal.found:
             say.note("resumes", f"what an earlier run left in {job.journal.folder}")
         start = time.perf_counter()
@@ -112,13 +113,13 @@ def _folder_of(output: Path | None) -> Path:
 
 def make_from(model: Model, request: Request, task: Task, output: Path | None, say: Say) -> Recipe:
     """As `make`, for what is made from clips; a file that was not named is called after the first clip."""
-    recipe = settle(model, request, task)
+    recipe, staying = settled(model, request, task)
     into_folder = output is None or output.is_dir()
     name = f"{Path(task.clip).stem}-{task.verb}-{recipe.seed}.mp4"
     path = unused((output or Path()) / name) if into_folder else name_clip(output, recipe, several=False)
     if any(source and path.exists() and path.samefile(source) for source in (task.clip, task.second)):
         raise InputError(f"{path} is the clip itself; write the new one elsewhere with -o.")
-    announce(model, recipe, say)
+    announce(model, recipe, say, forecast(model, recipe, staying))
     replaces = path.exists()
     start = time.perf_counter()
     with Progress(say, model.vae) as progress:
@@ -156,7 +157,7 @@ def tell_result(model: Model, recipe: Recipe, path: Path, took: float, say: Say,
         say.note("saved", f"{path} in {took:.1f} s (seed {recipe.seed}{chosen}, recipe inside{was_there})")
 
 
-def announce(model: Model, recipe: Recipe, say: Say) -> None:
+def announce(model: Model, recipe: Recipe, say: Say, cost: Plan) -> None:
     """What was decided for a clip, and what it will cost."""
     if not say.for_people:
         return
@@ -175,18 +176,17 @@ def announce(model: Model, recipe: Recipe, say: Say) -> None:
         + (" and enlarged" if recipe.draft else " and cropped" if made else "")
         + (f", after {recipe.lead} frames for its reference" if recipe.lead else "")
         + f"; {recipe.steps} steps of {recipe.sampler}, {recipe.manner}, seed {recipe.seed}"
-        + (f", the {_best(recipe)} of {recipe.candidates} candidates" if recipe.candidates > 1 else "")
-        + (f"; {expected(model, recipe)}" if recipe.task is None else ""),
+        + (f", the {_best(recipe)} {recipe.candidates} candidates" if recipe.candidates > 1 else "")
+        + f"; {expected(cost)}",
     )
 
 
 def _best(recipe: Recipe) -> str:
-    return "best" if recipe.task is None else "smoothest"
+    return "best of" if recipe.task is None else "smoothest of at most"
 
 
-def expected(model: Model, recipe: Recipe) -> str:
-    """Time and memory that a clip is likely to take."""
-    cost = plan(model, recipe, whole=False)
+def expected(cost: Plan) -> str:
+    """Time, memory and disk that a clip is likely to take, in words."""
     return (
         f"about {duration(seconds(cost))}, {readable(cost.memory)} of memory, {readable(cost.disk)} of disk"
     )

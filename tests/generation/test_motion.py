@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mutoscope.diffusion.sampler import StepInfo
-from mutoscope.generation import conditions
+from mutoscope.generation import conditions, motion
 from mutoscope.generation.continuations import carry_out, settle
 from mutoscope.generation.generate import decode, grid_of, sample
 from mutoscope.generation.motion import TRIALS, jump, seams_of, shown_with, smoothest, usual_trials, velocity
@@ -127,6 +127,31 @@ def test_the_trial_wins_that_is_smoothest_to_see(model: Model, clip: Path, backw
     assert smoothest(model, recipe, blank, None, 0, None, {}) == replace(recipe, candidates=1)
     with pytest.raises(KeyboardInterrupt):
         smoothest(model, recipe, condition, None, 0, lambda info: False, given)
+
+
+def test_trials_end_when_one_is_smooth(model: Model, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round after round, and the best so far when none is; progress never goes back."""
+    recipe = replace(settled(model, clip, candidates=8), frames=21)
+    given = {0: read_video(clip).frames_THWC[-9:]}
+    known = torch.from_numpy(given[0]).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    condition = conditions.frames(model.vae, grid_of(model, recipe), {0: known})
+    monkeypatch.setattr(motion, "ROUND", 3)
+
+    def tried(smooth: float, *jumps: float) -> tuple[int, int]:
+        """The trial that is kept and how many there were, if trials have these jumps."""
+        measured, seen = iter(jumps), []
+        monkeypatch.setattr(motion, "SMOOTH", smooth)
+        monkeypatch.setattr(motion, "jump", lambda *about: next(measured))
+        steps: list[int] = []
+        kept = smoothest(model, recipe, condition, None, 0, lambda info: steps.append(info.step), given).kept
+        assert steps == sorted(steps)
+        seen += measured
+        return kept, len(jumps) - len(seen)
+
+    jumps = (0.5, 0.2, 0.3, 0.4, 0.4, 0.1, 0.05, 0.3)
+    assert tried(0.25, *jumps) == (1, 3)
+    assert tried(0.1, *jumps) == (5, 6)
+    assert tried(0.01, *jumps) == (6, 8)
 
 
 def test_given_frames_are_seen_in_their_places() -> None:

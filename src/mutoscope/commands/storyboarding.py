@@ -103,11 +103,15 @@ def storyboard(
             "saved", f"{len(board.cards)} cards in {write}; make them with `mutoscope storyboard {write}`"
         )
         return
-    from mutoscope.making import open_model
+    from mutoscope.generation.forecast import forecast_storyboard
+    from mutoscope.making import expected, open_model
     from mutoscope.terminal import Progress
 
     loaded = open_model(model, say, weights, compiled)
     board = cast_board(board, board.fps or loaded.card.defaults.fps)
+    cost = forecast_storyboard(loaded, board)
+    if say.for_people:
+        say.note("plan", f"{len(board.cards)} cards in {board.seconds:g} s; {expected(cost)}")
     parts = output.with_name(f".{output.stem}.shots")
     start = time.perf_counter()
 

@@ -167,10 +167,16 @@ def recut(
 
 
 def settle(model: Model, request: Request, task: Task) -> Recipe:
+    """The recipe of a task, as `settled`."""
+    return settled(model, request, task)[0]
+
+
+def settled(model: Model, request: Request, task: Task) -> tuple[Recipe, int]:
     """The recipe of a task: size and rate from its clip, the length of the result, gaps filled.
 
-    A request without a prompt takes the one in the clip's own recipe, where one clip is continued. Raises
-    InputError for what cannot be made of the clips, or does not fit into memory.
+    Beside it how many frames of the clips stay as they are, with nothing drawn in their places. A request without a
+    prompt takes the one in the clip's own recipe, where one clip is continued. Raises InputError for what cannot be
+    made of the clips, or does not fit into memory.
     """
     if request.image is not None or request.last_image is not None or request.at:
         raise InputError(
@@ -199,6 +205,7 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
     # Before the sources are scaled to such a size.
     refuse_what_does_not_fit(model, replace(recipe, frames=least))
     known = sum(clip.frames for clip in sources(recipe))
+    staying = known if seams else 0
     if task.verb == "extend":
         recipe = replace(recipe, frames=known + recipe.frames)
     elif joins:
@@ -206,13 +213,14 @@ def settle(model: Model, request: Request, task: Task) -> Recipe:
     else:
         recipe = replace(recipe, frames=known)
     if task.verb == "recut":
-        kept(recipe, known)  # for its checks
+        start, stop = kept(recipe, known)
+        staying = stop - start
     if task.verb == "inpaint":
         read_mask(recipe, known)
     if recipe.frames > FRAMES[1]:
         raise InputError(f"The result would have {recipe.frames} frames; ask for at most {FRAMES[1]} in all.")
     refuse_what_does_not_fit(model, replace(recipe, frames=min(longest, recipe.frames)))
-    return recipe
+    return recipe, staying
 
 
 def geometry(source: Video, request: Request, defaults: Defaults) -> tuple[int, int, float]:

@@ -66,6 +66,9 @@ MATMUL_SHARE = 0.61
 BLOCK_OPERATIONS = 3e8
 """Operations of the matmul in the time that calling one block costs, however few its tokens."""
 
+SEAM_OPERATIONS = 5e9
+"""As BLOCK_OPERATIONS, for measuring how a trial moves at a seam."""
+
 DECODE_SHARE = 1.25
 """As MATMUL_SHARE for the decoder; above 1, since its operations are counted as if all were at 1/4 resolution."""
 
@@ -106,7 +109,7 @@ class Plan:
     memory: int
     sampling: float
     decoding: float
-    calling: float  # what calling takes, as operations of the matmul in that time
+    calling: float  # what calling blocks and measuring motion takes, as operations of the matmul in that time
     disk: int
     written: int  # pixels
     enlarged: bool  # before they are written
@@ -138,8 +141,10 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     coder = CODER_BYTES * frame if recipe.frames > 1 else 0
     held = 8 * latents * model.vae.latent_channels * 4 + (3 * pixels if whole else 0)
     evaluations = 2 if recipe.sampler == "heun" else 1
-    drawings = evaluations * (len(cut) * recipe.steps + recipe.candidates * recipe.trial_steps)
-    calls = evaluations * (len(cut) * recipe.steps + recipe.trial_steps)  # trials are one batch
+    tried = len(cut) if recipe.task else 1  # windows with trials; those of one are one batch
+    drawings = evaluations * (len(cut) * recipe.steps + tried * recipe.candidates * recipe.trial_steps)
+    calls = evaluations * (len(cut) * recipe.steps + tried * recipe.trial_steps)
+    seams = tried * recipe.candidates if recipe.task and recipe.trial_steps else 0
     dense = depth * width * (6 * width + 2 * model.dit.config.mlp_width)  # weights that every token passes
     forward = 2 * dense * tokens + 4 * depth * width * tokens**2
     detail = _latent_operations(model)
@@ -147,8 +152,8 @@ def plan(model: Model, recipe: Recipe, whole: bool = True) -> Plan:
     return Plan(
         memory=int(max(sampling, decoding, writing) + coder + held + FIRST_USE + unread_bytes(model.dit)),
         sampling=float(drawings * branches * forward),
-        decoding=float(detail * latents),
-        calling=float(calls * depth * BLOCK_OPERATIONS),
+        decoding=float(detail * (latents + seams * drawn * position)),
+        calling=float(calls * depth * BLOCK_OPERATIONS + seams * SEAM_OPERATIONS),
         disk=int((PIXEL_DISK if recipe.frames > 1 else STILL_DISK) * pixels) + journal,
         written=pixels,
         enlarged=recipe.draft is not None,

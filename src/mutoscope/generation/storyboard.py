@@ -62,20 +62,7 @@ def make_storyboard(
     `folder` keeps the latents of finished shots. `on_shot` is called with the number of a shot, how many
     there are, and whether it was there already. Raises KeyboardInterrupt when `on_step` returns False.
     """
-    recipe = fill(
-        Request(
-            width=board.width,
-            height=board.height,
-            seconds=board.seconds,
-            fps=board.fps,
-            steps=board.steps,
-            guidance=board.guidance,
-            seed=board.seed,
-            negative=board.negative,
-            sampler=board.sampler,
-        ),
-        model.card.defaults,
-    )
+    recipe = recipe_of(model, board)
     board = settled(model, board, recipe)
     shots, made, leads = shots_of(board, recipe.fps), [], 0
     placed = [[(card, clip_of(card, shot, recipe)) for card in shot.cards] for shot in shots]  # checks first
@@ -98,6 +85,24 @@ def make_storyboard(
         made.append(with_clips(frames_THWC, shot, cards, recipe.fps))
     told = {**record(model, recipe), "storyboard": to_dict(board)}
     return Video(np.concatenate(made), recipe.fps, told)
+
+
+def recipe_of(model: Model, board: Storyboard) -> Recipe:
+    """Size, rate, length and settings of the whole film; what the board leaves open is the model's default."""
+    return fill(
+        Request(
+            width=board.width,
+            height=board.height,
+            seconds=board.seconds,
+            fps=board.fps,
+            steps=board.steps,
+            guidance=board.guidance,
+            seed=board.seed,
+            negative=board.negative,
+            sampler=board.sampler,
+        ),
+        model.card.defaults,
+    )
 
 
 def settled(model: Model, board: Storyboard, recipe: Recipe) -> Storyboard:
