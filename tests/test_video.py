@@ -240,6 +240,16 @@ def test_varying_rate_is_put_on_a_constant_one(tmp_path: Path) -> None:
     assert numbers(video) == [0, 1, 2, 2, 2, 2, 2, 3, 4, 5]
 
 
+def test_of_frames_at_one_moment_the_last_is_shown(tmp_path: Path) -> None:
+    """A recorder with a coarse clock writes two frames at the same time."""
+    path = encode(
+        tmp_path / "a.mkv", counted(6), [0, 100, 100, 200, 300, 300], Fraction(1, 1000), muxer="matroska"
+    )
+    video = read_video(path)
+    assert video.fps == 10
+    assert numbers(video) == [0, 2, 3, 5]
+
+
 def test_jitter_of_a_phone_is_not_a_varying_rate(tmp_path: Path) -> None:
     ticks = [20 * index + (index * 7) % 3 for index in range(12)]
     video = read_video(encode(tmp_path / "a.mp4", counted(12), ticks))

@@ -400,10 +400,13 @@ def _read_stream(
         stream = _picture_stream(path, container, limits)
         reformatter = VideoReformatter()
         for frame, time, duration in _decoded(path, container, stream, strict):
-            if clock and time <= clock[-1]:
+            if clock and time < clock[-1]:
                 if strict:
                     raise InputError(f"{path} has frames that go back in time; re-encode it.")
                 continue
+            if clock and time == clock[-1]:  # the one before is shown for no time at all
+                frames.pop()
+                clock.pop()
             limits.check(path, frame.width, frame.height, len(frames) + 1)
             frames.append(_upright_rgb(frame, stream.sample_aspect_ratio, reformatter, limits, path))
             if frames[-1].shape != frames[0].shape:
