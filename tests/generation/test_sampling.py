@@ -49,7 +49,7 @@ KINDS = [*WAN, "experts", "own", "unet"]
 
 
 def drawn(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def transformer(kind: str, seed: int = 0) -> Any:
@@ -74,7 +74,8 @@ def transformer(kind: str, seed: int = 0) -> Any:
 def test_the_prompts_alone_say_what_they_say_beside_the_negative_ones(
     kind: str, clips: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dit, process = transformer(kind), FixedShift()
+    # In double precision: products of batches of other sizes are rounded differently, which some CPUs show.
+    dit, process = transformer(kind).double(), FixedShift()
     model: Any = SimpleNamespace(dit=dit, process=process)
     text_BLD, mask_BL = drawn(2 * clips, 7, 14, seed=2), torch.ones(2 * clips, 7)
     mask_BL[0, 5:], mask_BL[-1, 2:] = 0, 0
