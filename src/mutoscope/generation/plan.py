@@ -93,7 +93,7 @@ CARD_RESERVE = 768 * 2**20
 LOSS = "each weight is off by 0.5 % (docs/wan.md)"
 """The cost in quality of weights in 8 bits."""
 
-PROBE_SECONDS, PROBE_SHARE, PROBE_AT_MOST = 0.05, 0.02, 0.3
+PROBE_SECONDS, PROBE_SHARE, PROBE_AT_MOST = 0.05, 0.05, 0.3
 """How long the machine's speed is measured; then, for so large a share of what was expected, but no longer, once more:
 a process's threads may begin on one core and need some tenths of a second to find another.
 """
