@@ -57,6 +57,12 @@ def test_many_pixels_take_as_long_as_they_do_here(model: Model, monkeypatch: pyt
     few = replace(plain, written=1000)
     assert seconds(few) == pytest.approx((work + 1000 * planning.WRITE_OPERATIONS) / 1e12)
 
+    def full(enlarged: bool) -> float:
+        raise InputError("no room")
+
+    monkeypatch.setattr(planning, "pixel_rate", full)
+    assert seconds(plain) == pytest.approx((work + plain.written * planning.WRITE_OPERATIONS) / 1e12)
+
 
 def test_trials_are_called_as_one_batch(model: Model, recipe: Recipe) -> None:
     one, four = (plan(model, replace(recipe, candidates=count)) for count in (1, 4))

@@ -109,9 +109,9 @@ def storyboard(
 
     loaded = open_model(model, say, weights, compiled)
     board = cast_board(board, board.fps or loaded.card.defaults.fps)
-    cost = forecast_storyboard(loaded, board)
     if say.for_people:
-        say.note("plan", f"{len(board.cards)} cards in {board.seconds:g} s; {expected(cost)}")
+        cost = expected(forecast_storyboard(loaded, board))
+        say.note("plan", f"{len(board.cards)} cards in {board.seconds:g} s; {cost}")
     parts = output.with_name(f".{output.stem}.shots")
     start = time.perf_counter()
 

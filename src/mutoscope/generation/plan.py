@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -236,9 +237,10 @@ def seconds(cost: Plan) -> float:
     writing = cost.written * (WRITE_OPERATIONS + ENLARGE_OPERATIONS * cost.enlarged)
     rate = matmul_rate(PROBE_SECONDS)
     rate = max(rate, matmul_rate(min(PROBE_SHARE * (work + writing) / rate, PROBE_AT_MOST)))
-    if writing < PIXELS_PROBED_FROM * rate:
-        return (work + writing) / rate
-    return work / rate + cost.written / pixel_rate(cost.enlarged)
+    if writing >= PIXELS_PROBED_FROM * rate:
+        with suppress(OSError, InputError):  # no room for the probe's file
+            return work / rate + cost.written / pixel_rate(cost.enlarged)
+    return (work + writing) / rate
 
 
 def pixel_rate(enlarged: bool) -> float:
